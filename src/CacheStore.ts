@@ -1,0 +1,319 @@
+/**
+ * Where cached answers live, and what decides that one may still be served.
+ *
+ * A store knows nothing of SQL. It keeps values under keys, each with the
+ * dependencies it derives from, and a logical clock per namespace:
+ *
+ * - a `lookup` that misses registers the dependencies of what is about to be
+ *   read and returns the clock as a *lease*;
+ * - `store` fills under that lease;
+ * - `invalidate` advances the clock and stamps dependencies with it.
+ *
+ * An entry is valid exactly while each of its dependencies is known and none
+ * has been stamped since its lease. A fill that comes late is refused by the
+ * same comparison, so a fill never beats an invalidation. Nothing has to be
+ * deleted for that to hold, and deleting anything, the stamps included, only
+ * turns hits into misses.
+ *
+ * Stores exchange decoded values. One that keeps bytes uses the codec of the
+ * key. What they all promise is in test/CacheStoreTest.ts, a suite that every
+ * store passes.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as PubSub from "effect/PubSub"
+import * as Stream from "effect/Stream"
+import type { CacheError } from "./CacheError.ts"
+import type { DependencySet, Targets } from "./Dependency.ts"
+import { MemoryTable } from "./internal/memoryTable.ts"
+import * as Options from "./internal/options.ts"
+
+/**
+ * The service. See the module's own text for the protocol its methods form.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class CacheStore extends Context.Service<CacheStore, {
+  /**
+   * The hit that this process may serve at once, if there is one. Synchronous,
+   * costs no effect, and never asks another process. `nowMillis` is the time of
+   * the caller's `Clock`.
+   */
+  readonly peek: (key: CacheKey, nowMillis: number) => Hit | undefined
+
+  /**
+   * Asks for the entry of a key.
+   *
+   * A hit is valid for its own dependencies *and* the caller's, which may
+   * differ where two policies share a statement. A miss has registered the
+   * caller's dependencies, and its lease is what `store` wants.
+   */
+  readonly lookup: (key: CacheKey, dependencies: DependencySet) => Effect.Effect<Outcome, CacheError>
+
+  /**
+   * Several lookups in one round trip; outcomes in the order of the requests.
+   * All keys must be of one namespace.
+   */
+  readonly lookupMany: (requests: ReadonlyArray<LookupRequest>) => Effect.Effect<ReadonlyArray<Outcome>, CacheError>
+
+  /**
+   * Fills a key under a lease. `"refused"` when a dependency was invalidated
+   * since, or when what the lease was given for is gone.
+   */
+  readonly store: (key: CacheKey, entry: Entry, lease: Lease) => Effect.Effect<"accepted" | "refused", CacheError>
+
+  /**
+   * Several fills in one round trip; verdicts in the order of the requests.
+   * All keys must be of one namespace.
+   */
+  readonly storeMany: (
+    requests: ReadonlyArray<StoreRequest>
+  ) => Effect.Effect<ReadonlyArray<"accepted" | "refused">, CacheError>
+
+  /**
+   * Marks what a change touched. When the effect succeeds, no entry that
+   * depends on it is served by this store again. Calling it twice does no harm.
+   */
+  readonly invalidate: (invalidation: InvalidateRequest) => Effect.Effect<LogicalClock, CacheError>
+
+  /**
+   * The invalidations this store sees from the moment of subscription on, its
+   * own and, where it shares its data, those of others.
+   */
+  readonly changes: Stream.Stream<Invalidation, CacheError>
+}>()("effect-query-cache/CacheStore") {}
+
+/**
+ * A reading of a store's logical clock. `epoch` names the life of the store's
+ * metadata: clocks of two epochs do not compare.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LogicalClock {
+  readonly epoch: string
+  readonly clock: number
+}
+
+/**
+ * The clock at the time of a miss: what a fill is judged by.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Lease extends LogicalClock {}
+
+/**
+ * Which value.
+ *
+ * **Details**
+ *
+ * In one process a value is named by `space` and `local`, which need no
+ * hashing: a statement's form in its context, and its parameters. Between
+ * processes the same facts are the `fingerprint`, computed when first asked
+ * for.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CacheKey {
+  readonly namespace: string
+  readonly space: string
+  readonly local: string | number | bigint
+  readonly fingerprint: string
+  readonly codec: Codec
+}
+
+/**
+ * How a value becomes text and back.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Codec {
+  /** `undefined` where the value cannot be represented exactly. */
+  readonly encode: (value: unknown) => string | undefined
+  /** Throws where the text is not one that `encode` returns. */
+  readonly decode: (text: string) => unknown
+}
+
+/**
+ * What is filled.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Entry {
+  readonly value: unknown
+  readonly dependencies: DependencySet
+  readonly timeToLiveMillis: number
+  /** About how much memory `value` takes. */
+  readonly bytes: number
+}
+
+/**
+ * What a lookup answers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Outcome = Hit | Miss
+
+/**
+ * A value that may be served.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Hit {
+  readonly _tag: "Hit"
+  readonly level: "L1" | "L2"
+  readonly value: unknown
+  /** When it was filled, by the caller's `Clock`. */
+  readonly storedAtMillis: number
+  /** The dependencies it was filled with, where the store keeps them at hand. */
+  readonly dependencies: DependencySet | undefined
+  /** For a fill that replaces this value. `undefined` on a hit from `peek`. */
+  readonly lease: Lease | undefined
+}
+
+/**
+ * No value, and the right to fill one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Miss {
+  readonly _tag: "Miss"
+  readonly lease: Lease
+  readonly reason: MissReason
+}
+
+/**
+ * Why there was no value: none was there, its time had passed, a dependency was
+ * invalidated, or what was there could not be read.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type MissReason = "absent" | "expired" | "invalidated" | "undecodable"
+
+/**
+ * One of several lookups.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LookupRequest {
+  readonly key: CacheKey
+  readonly dependencies: DependencySet
+}
+
+/**
+ * One of several fills.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface StoreRequest {
+  readonly key: CacheKey
+  readonly entry: Entry
+  readonly lease: Lease
+}
+
+/**
+ * What a change touched, in which namespace.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface InvalidateRequest extends Targets {
+  readonly namespace: string
+}
+
+/**
+ * An invalidation that took effect. Images have become the stamps they marked.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Invalidation extends LogicalClock {
+  readonly namespace: string
+  readonly stamps: ReadonlyArray<string>
+  readonly all: boolean
+}
+
+/**
+ * Options of {@link layerMemory}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface MemoryOptions {
+  /** How many entries at most. Defaults to 10,000. */
+  readonly capacity?: number | undefined
+  /** How many bytes of values at most, as estimated when they are filled. Defaults to 64 MiB. */
+  readonly maxBytes?: number | undefined
+}
+
+/**
+ * A store in this process, bounded by entries and by bytes.
+ *
+ * **Details**
+ *
+ * When it is full, SIEVE decides what leaves (Zhang, Yang, Yue, Vigfusson,
+ * Rashmi: "SIEVE is Simpler than LRU", NSDI 2024). Invalidation costs what the
+ * stamps cost, however many entries there are: entries that have become invalid
+ * are noticed when they are asked for, or leave by eviction.
+ *
+ * **Gotchas**
+ *
+ * Other processes do not see its invalidations, nor it theirs.
+ *
+ * **Example** (A small store)
+ *
+ * ```ts
+ * import { CacheStore } from "effect-query-cache"
+ *
+ * export const Store = CacheStore.layerMemory({ capacity: 1_000, maxBytes: 8 * 1024 * 1024 })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMemory = (options?: MemoryOptions): Layer.Layer<CacheStore> => {
+  const owner = "CacheStore.layerMemory"
+  Options.known(owner, options, ["capacity", "maxBytes"])
+  const capacity = Options.count(owner, "capacity", options?.capacity, 10_000)
+  const maxBytes = Options.count(owner, "maxBytes", options?.maxBytes, 64 * 1024 * 1024)
+  return Layer.effect(
+    CacheStore,
+    Effect.gen(function*() {
+      const table = new MemoryTable({ capacity, maxBytes })
+      const changes = yield* PubSub.sliding<Invalidation>(1024)
+      const now = Clock.currentTimeMillis
+      return CacheStore.of({
+        peek: (key, nowMillis) => table.peek(key, nowMillis),
+        lookup: (key, dependencies) => Effect.map(now, (millis) => table.lookup(key, dependencies, millis)),
+        lookupMany: (requests) =>
+          Effect.map(now, (millis) => requests.map((request) => table.lookup(request.key, request.dependencies, millis))),
+        store: (key, entry, lease) => Effect.map(now, (millis) => table.store(key, entry, lease, millis)),
+        storeMany: (requests) =>
+          Effect.map(now, (millis) =>
+            requests.map((request) => table.store(request.key, request.entry, request.lease, millis))),
+        invalidate: (request) =>
+          Effect.suspend(() => {
+            const invalidation = table.invalidate(request)
+            return Effect.as(PubSub.publish(changes, invalidation), invalidation)
+          }),
+        changes: Stream.fromPubSub(changes)
+      })
+    })
+  )
+}
+

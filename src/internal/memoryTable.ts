@@ -1,0 +1,314 @@
+/**
+ * The table behind `CacheStore.layerMemory`: SIEVE eviction, validity by stamps.
+ *
+ * Invariants, which `check` verifies after every test:
+ *
+ * 1. An entry is served only if `lease >= stamp` for every dependency it was
+ *    filled with and for its namespace, and its time has not passed.
+ * 2. A dependency that entries refer to is never forgotten. One that nothing
+ *    refers to may be, at any time: a fill whose lease is older than its return
+ *    finds it absent, or stamped later, and is refused either way.
+ * 3. `bytes` and `size` are the sums over the queue, and within their limits.
+ * 4. The clock only grows. Nothing here is asynchronous, so a lookup, a fill and
+ *    an invalidation each happen at one point in time.
+ *
+ * SIEVE: Zhang, Yang, Yue, Vigfusson, Rashmi, "SIEVE is Simpler than LRU: an
+ * Efficient Turn-Key Eviction Algorithm for Web Caches", NSDI 2024. New entries
+ * enter at the head; the hand moves from tail to head, spares what was visited
+ * since it last passed, and evicts the first that was not. A hit sets one flag.
+ */
+import type * as CacheStore from "../CacheStore.ts"
+import * as Dependency from "../Dependency.ts"
+
+/** One stamp, shared by all entries that depend on it. Never reused: a new registration is a new object. */
+interface Stamp {
+  readonly name: string
+  clock: number
+  references: number
+  readonly shape: Dependency.Shape | undefined
+}
+
+interface Namespace {
+  readonly stamps: Map<string, Stamp>
+  /** Registered shapes by table, each under its own stamp. */
+  readonly shapes: Map<string, Map<string, Dependency.Shape>>
+  /** When everything in it was invalidated last. */
+  clock: number
+}
+
+class MemoryEntry implements CacheStore.Hit {
+  // What `peek` reads comes first.
+  expiresAtMillis: number
+  /** The table's clock when the stamps were last compared: nothing to compare until it moves. */
+  checked: number
+  visited: boolean
+  readonly value: unknown
+  readonly leaseClock: number
+  readonly stamps: ReadonlyArray<Stamp>
+  readonly namespace: Namespace
+  readonly _tag = "Hit"
+  readonly level = "L1"
+  readonly storedAtMillis: number
+  readonly dependencies: Dependency.DependencySet
+  readonly lease = undefined
+  readonly bytes: number
+  readonly space: Map<CacheStore.CacheKey["local"], MemoryEntry>
+  readonly key: CacheStore.CacheKey
+  newer: MemoryEntry | undefined
+  older: MemoryEntry | undefined
+
+  constructor(
+    key: CacheStore.CacheKey,
+    space: Map<CacheStore.CacheKey["local"], MemoryEntry>,
+    namespace: Namespace,
+    entry: CacheStore.Entry,
+    stamps: ReadonlyArray<Stamp>,
+    leaseClock: number,
+    clock: number,
+    nowMillis: number
+  ) {
+    this.expiresAtMillis = nowMillis + entry.timeToLiveMillis
+    this.checked = clock
+    this.visited = false
+    this.value = entry.value
+    this.leaseClock = leaseClock
+    this.stamps = stamps
+    this.namespace = namespace
+    this.storedAtMillis = nowMillis
+    this.dependencies = entry.dependencies
+    this.bytes = entry.bytes
+    this.space = space
+    this.key = key
+    this.newer = undefined
+    this.older = undefined
+  }
+}
+
+export interface MemoryTableOptions {
+  readonly capacity: number
+  readonly maxBytes: number
+}
+
+export class MemoryTable {
+  readonly options: MemoryTableOptions
+  readonly epoch = "memory"
+  private readonly spaces = new Map<string, Map<CacheStore.CacheKey["local"], MemoryEntry>>()
+  private readonly namespaces = new Map<string, Namespace>()
+  private head: MemoryEntry | undefined
+  private tail: MemoryEntry | undefined
+  private hand: MemoryEntry | undefined
+  private clock = 1
+  private sweepAt: number
+  private stampCount = 0
+  size = 0
+  bytes = 0
+
+  constructor(options: MemoryTableOptions) {
+    this.options = options
+    this.sweepAt = options.capacity * 4 + 1024
+  }
+
+  peek(key: CacheStore.CacheKey, nowMillis: number): MemoryEntry | undefined {
+    const entry = this.spaces.get(key.space)?.get(key.local)
+    if (entry === undefined || nowMillis >= entry.expiresAtMillis) return undefined
+    if (entry.checked !== this.clock && !this.revalidate(entry)) return undefined
+    entry.visited = true
+    return entry
+  }
+
+  lookup(key: CacheStore.CacheKey, dependencies: Dependency.DependencySet, nowMillis: number): CacheStore.Outcome {
+    const namespace = this.namespaceOf(key.namespace)
+    const entry = this.spaces.get(key.space)?.get(key.local)
+    let reason: CacheStore.MissReason = "absent"
+    if (entry !== undefined) {
+      if (nowMillis >= entry.expiresAtMillis) {
+        reason = "expired"
+        this.remove(entry)
+      } else if (!this.revalidate(entry)) {
+        reason = "invalidated"
+        this.remove(entry)
+      } else if (
+        entry.dependencies.id === dependencies.id || this.covers(namespace, dependencies, entry.leaseClock)
+      ) {
+        entry.visited = true
+        return entry
+      } else {
+        // The entry is good for those it was filled for, not for this caller.
+        reason = "invalidated"
+      }
+    }
+    this.register(namespace, dependencies)
+    return { _tag: "Miss", lease: { epoch: this.epoch, clock: this.clock }, reason }
+  }
+
+  store(
+    key: CacheStore.CacheKey,
+    entry: CacheStore.Entry,
+    lease: CacheStore.Lease,
+    nowMillis: number
+  ): "accepted" | "refused" {
+    const namespace = this.namespaceOf(key.namespace)
+    if (
+      lease.epoch !== this.epoch || entry.bytes > this.options.maxBytes ||
+      !this.covers(namespace, entry.dependencies, lease.clock)
+    ) return "refused"
+    let space = this.spaces.get(key.space)
+    if (space === undefined) this.spaces.set(key.space, space = new Map())
+    const previous = space.get(key.local)
+    if (previous !== undefined) this.remove(previous)
+    // `remove` may have dropped the space with its last entry.
+    if (space.size === 0) this.spaces.set(key.space, space)
+
+    const stamps = entry.dependencies.stamps.map((name) => namespace.stamps.get(name)!)
+    for (const stamp of stamps) stamp.references++
+    const added = new MemoryEntry(key, space, namespace, entry, stamps, lease.clock, this.clock, nowMillis)
+    space.set(key.local, added)
+    added.older = this.head
+    if (this.head !== undefined) this.head.newer = added
+    this.head = added
+    this.tail ??= added
+    this.size++
+    this.bytes += entry.bytes
+    while (this.size > this.options.capacity || this.bytes > this.options.maxBytes) this.evict()
+    return "accepted"
+  }
+
+  invalidate(request: CacheStore.InvalidateRequest): CacheStore.Invalidation {
+    const namespace = this.namespaceOf(request.namespace)
+    const clock = ++this.clock
+    const stamps = new Set(request.stamps)
+    for (const image of request.images) {
+      stamps.add(image.table)
+      for (const shape of namespace.shapes.get(image.table)?.values() ?? []) {
+        stamps.add(Dependency.imageStamp(image, shape))
+      }
+    }
+    // Only what is registered: writes do not grow the table.
+    for (const name of stamps) {
+      const stamp = namespace.stamps.get(name)
+      if (stamp !== undefined) stamp.clock = clock
+    }
+    if (request.all) namespace.clock = clock
+    return { namespace: request.namespace, stamps: [...stamps], all: request.all, epoch: this.epoch, clock }
+  }
+
+  private namespaceOf(name: string): Namespace {
+    let namespace = this.namespaces.get(name)
+    if (namespace === undefined) {
+      this.namespaces.set(name, namespace = { stamps: new Map(), shapes: new Map(), clock: 0 })
+    }
+    return namespace
+  }
+
+  private revalidate(entry: MemoryEntry): boolean {
+    if (entry.checked === this.clock) return true
+    const lease = entry.leaseClock
+    if (entry.namespace.clock > lease) return false
+    const stamps = entry.stamps
+    for (let i = 0; i < stamps.length; i++) {
+      if (stamps[i].clock > lease) return false
+    }
+    entry.checked = this.clock
+    return true
+  }
+
+  /** Every dependency known, and none invalidated since the lease. */
+  private covers(namespace: Namespace, dependencies: Dependency.DependencySet, lease: number): boolean {
+    if (namespace.clock > lease) return false
+    for (const name of dependencies.stamps) {
+      const stamp = namespace.stamps.get(name)
+      if (stamp === undefined || stamp.clock > lease) return false
+    }
+    return true
+  }
+
+  private register(namespace: Namespace, dependencies: Dependency.DependencySet): void {
+    if (this.stampCount + dependencies.stamps.length > this.sweepAt) this.sweep()
+    const add = (name: string, shape: Dependency.Shape | undefined) => {
+      if (namespace.stamps.has(name)) return
+      namespace.stamps.set(name, { name, clock: this.clock, references: 0, shape })
+      this.stampCount++
+      if (shape !== undefined) {
+        const shapes = namespace.shapes.get(shape.table)
+        if (shapes === undefined) namespace.shapes.set(shape.table, new Map([[name, shape]]))
+        else shapes.set(name, shape)
+      }
+    }
+    for (const shape of dependencies.shapes) add(Dependency.shapeStamp(shape), shape)
+    for (const name of dependencies.stamps) add(name, undefined)
+  }
+
+  /** Forgets the stamps that no entry refers to. */
+  private sweep(): void {
+    for (const namespace of this.namespaces.values()) {
+      for (const stamp of namespace.stamps.values()) {
+        if (stamp.references > 0) continue
+        namespace.stamps.delete(stamp.name)
+        this.stampCount--
+        if (stamp.shape !== undefined) {
+          const shapes = namespace.shapes.get(stamp.shape.table)!
+          shapes.delete(stamp.name)
+          if (shapes.size === 0) namespace.shapes.delete(stamp.shape.table)
+        }
+      }
+    }
+    this.sweepAt = Math.max(this.options.capacity * 4 + 1024, this.stampCount * 2)
+  }
+
+  private evict(): void {
+    let candidate = this.hand ?? this.tail!
+    while (candidate.visited) {
+      candidate.visited = false
+      candidate = candidate.newer ?? this.tail!
+    }
+    this.hand = candidate.newer
+    this.remove(candidate)
+  }
+
+  private remove(entry: MemoryEntry): void {
+    if (this.hand === entry) this.hand = entry.newer
+    if (entry.newer !== undefined) entry.newer.older = entry.older
+    else this.head = entry.older
+    if (entry.older !== undefined) entry.older.newer = entry.newer
+    else this.tail = entry.newer
+    entry.newer = entry.older = undefined
+    entry.space.delete(entry.key.local)
+    if (entry.space.size === 0) this.spaces.delete(entry.key.space)
+    for (const stamp of entry.stamps) stamp.references--
+    this.size--
+    this.bytes -= entry.bytes
+  }
+
+  /** Throws where an invariant does not hold. For tests. */
+  check(): void {
+    let size = 0
+    let bytes = 0
+    const references = new Map<Stamp, number>()
+    for (let entry = this.head; entry !== undefined; entry = entry.older) {
+      size++
+      bytes += entry.bytes
+      if (this.spaces.get(entry.key.space)?.get(entry.key.local) !== entry) throw new Error("an entry is not under its key")
+      if (entry.older !== undefined ? entry.older.newer !== entry : this.tail !== entry) throw new Error("the queue is torn")
+      for (const stamp of entry.stamps) {
+        references.set(stamp, (references.get(stamp) ?? 0) + 1)
+        if (entry.namespace.stamps.get(stamp.name) !== stamp) throw new Error(`forgotten, but referred to: ${stamp.name}`)
+      }
+    }
+    let keys = 0
+    for (const space of this.spaces.values()) {
+      if (space.size === 0) throw new Error("an empty space is kept")
+      keys += space.size
+    }
+    let stamps = 0
+    for (const namespace of this.namespaces.values()) {
+      for (const stamp of namespace.stamps.values()) {
+        stamps++
+        if (stamp.references !== (references.get(stamp) ?? 0)) throw new Error(`miscounted: ${stamp.name}`)
+      }
+    }
+    if (size !== this.size || keys !== size) throw new Error("sizes disagree")
+    if (bytes !== this.bytes) throw new Error("bytes disagree")
+    if (stamps !== this.stampCount) throw new Error("stamp count disagrees")
+    if (size > this.options.capacity || bytes > this.options.maxBytes) throw new Error("over the limit")
+  }
+}
