@@ -40,6 +40,12 @@ import * as Options from "./internal/options.ts"
  */
 export class CacheStore extends Context.Service<CacheStore, {
   /**
+   * Whether other processes see what is stored here. A shared store needs a
+   * namespace that names the database.
+   */
+  readonly shared: boolean
+
+  /**
    * The hit that this process may serve at once, if there is one. Synchronous,
    * costs no effect, and never asks another process. `nowMillis` is the time of
    * the caller's `Clock`.
@@ -298,6 +304,7 @@ export const layerMemory = (options?: MemoryOptions): Layer.Layer<CacheStore> =>
       const changes = yield* PubSub.sliding<Invalidation>(1024)
       const now = Clock.currentTimeMillis
       return CacheStore.of({
+        shared: false,
         peek: (key, nowMillis) => table.peek(key, nowMillis),
         lookup: (key, dependencies) => Effect.map(now, (millis) => table.lookup(key, dependencies, millis)),
         lookupMany: (requests) =>

@@ -18,6 +18,7 @@
  *
  * @since 0.1.0
  */
+import * as Predicate from "effect/Predicate"
 import { InvalidOptionError } from "./CacheError.ts"
 
 /**
@@ -160,6 +161,16 @@ export const key = (name: string, key: string | number | bigint): Key => {
   }
   return { _tag: "Key", name, key: String(key) }
 }
+
+/**
+ * Whether a value was made by one of the constructors.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isDependency = (u: unknown): u is Dependency =>
+  Predicate.hasProperty(u, "_tag") &&
+  (u._tag === "Table" || u._tag === "Row" || u._tag === "Tag" || u._tag === "Key")
 
 /**
  * The dependencies of one answer, as a store needs them. Made once per policy

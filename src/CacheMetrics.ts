@@ -1,0 +1,110 @@
+/**
+ * Every metric of the library, in one place. Labels have a fixed number of
+ * values: never a key, a tenant or a parameter.
+ *
+ * | metric | labels | counts |
+ * | --- | --- | --- |
+ * | `query_cache_lookups_total` | `outcome`: `hit`, `miss`, `joined`, `bypass`; `level`: `L1`, `L2`, `none` | statements that consulted the cache |
+ * | `query_cache_bypasses_total` | `reason` | why the database was asked without the cache |
+ * | `query_cache_fills_total` | `outcome`: `accepted`, `refused`, `too-large`, `declined`, `unrepresentable`, `failed` | answers offered to the store |
+ * | `query_cache_invalidations_total` | `outcome`: `delivered`, `queued`, `redelivered` | invalidations after writes and explicit calls |
+ * | `query_cache_undelivered` | | stamps waiting for delivery now |
+ * | `query_cache_store_errors_total` | `operation`, `reason` | failures of the store |
+ * | `query_cache_entry_bytes` | | estimated size of accepted entries |
+ * | `query_cache_unreached_total` | | `cached` effects that consulted no cache |
+ *
+ * Hits in L1 are counted in place and reach the registry with the next update of
+ * any other kind, or when `QueryCache.stats` is read: a registry look-up would
+ * cost more than the hit.
+ *
+ * @since 0.1.0
+ */
+import * as Metric from "effect/Metric"
+
+/**
+ * Statements that consulted the cache, by outcome and level.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const lookups = Metric.counter("query_cache_lookups_total", {
+  description: "Statements that consulted the cache",
+  incremental: true
+})
+
+/**
+ * Statements that went to the database without the cache, by reason.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const bypasses = Metric.counter("query_cache_bypasses_total", {
+  description: "Statements that went to the database without the cache",
+  incremental: true
+})
+
+/**
+ * Answers offered to the store, by what became of them.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const fills = Metric.counter("query_cache_fills_total", {
+  description: "Answers offered to the store",
+  incremental: true
+})
+
+/**
+ * Invalidations, by how they were delivered.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const invalidations = Metric.counter("query_cache_invalidations_total", {
+  description: "Invalidations after writes and explicit calls",
+  incremental: true
+})
+
+/**
+ * Stamps that wait for delivery now. While there are any, answers that depend on
+ * them are not served.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const undelivered = Metric.gauge("query_cache_undelivered", {
+  description: "Stamps that wait for delivery"
+})
+
+/**
+ * Failures of the store, by operation and reason.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const storeErrors = Metric.counter("query_cache_store_errors_total", {
+  description: "Failures of the cache store",
+  incremental: true
+})
+
+/**
+ * The estimated size of accepted entries, in bytes.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const entryBytes = Metric.histogram("query_cache_entry_bytes", {
+  description: "Estimated size of accepted entries in bytes",
+  boundaries: [256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576]
+})
+
+/**
+ * `QueryCache.cached` effects that ended without having consulted a cache.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const unreached = Metric.counter("query_cache_unreached_total", {
+  description: "cached effects that consulted no cache",
+  incremental: true
+})

@@ -1,0 +1,133 @@
+/**
+ * Parameters as text: tagged by type and prefix-free, so that `1`, `"1"`, `1n`,
+ * `null`, `undefined`, a Date and bytes never collide, nor do two lists.
+ *
+ * What has no canonical text is refused (`undefined`), not guessed: such a
+ * statement goes to the database.
+ */
+import { PgTypes } from "@effect/sql-pg"
+
+/** The canonical text of a list of parameters. */
+export const canonical = (parameters: ReadonlyArray<unknown>): string | undefined => {
+  let text = ""
+  for (let i = 0; i < parameters.length; i++) {
+    const one = encode(parameters[i], 0)
+    if (one === undefined) return undefined
+    text += one
+  }
+  return text
+}
+
+/**
+ * The key of a list of parameters within a form: a Map key, equal exactly where
+ * the canonical texts are. One number, bigint or string stands for itself, which
+ * spares the hot path a concatenation.
+ */
+export const localKey = (parameters: ReadonlyArray<unknown>): string | number | bigint | undefined => {
+  if (parameters.length === 1) {
+    const one = parameters[0]
+    switch (typeof one) {
+      case "string":
+        if (one.charCodeAt(0) !== 0) return one
+        break
+      case "number":
+        // A Map does not tell 0 from -0.
+        if (one !== 0) return one
+        break
+      case "bigint":
+        return one
+    }
+  }
+  const text = canonical(parameters)
+  return text === undefined ? undefined : "\0" + text
+}
+
+/** Whether a template argument can only become one parameter. */
+export const isScalar = (value: unknown): boolean => {
+  switch (typeof value) {
+    case "string":
+    case "number":
+    case "boolean":
+    case "bigint":
+    case "undefined":
+      return true
+    case "object":
+      return value === null || value instanceof Date || value instanceof Uint8Array
+    default:
+      return false
+  }
+}
+
+const maxDepth = 32
+
+const encode = (value: unknown, depth: number): string | undefined => {
+  switch (typeof value) {
+    case "string":
+      return `s${value.length}:${value}`
+    case "number":
+      return Object.is(value, -0) ? "n-0;" : `n${value};`
+    case "bigint":
+      return `g${value};`
+    case "boolean":
+      return value ? "T" : "F"
+    case "undefined":
+      return "u"
+    case "object":
+      return value === null ? "0" : encodeObject(value, depth + 1)
+    default:
+      return undefined
+  }
+}
+
+const encodeObject = (value: object, depth: number): string | undefined => {
+  if (depth > maxDepth) return undefined
+  if (value instanceof Date) return `d${value.getTime()};`
+  if (value instanceof Uint8Array) return `x${value.length}:${latin1(value)}`
+  if (value instanceof Int8Array) {
+    return `i${value.length}:${latin1(new Uint8Array(value.buffer, value.byteOffset, value.length))}`
+  }
+  if (Array.isArray(value)) {
+    let text = `a${value.length}:`
+    for (let i = 0; i < value.length; i++) {
+      const element = encode(value[i], depth)
+      if (element === undefined) return undefined
+      text += element
+    }
+    return text
+  }
+  if (PgTypes.isParameter(value)) {
+    const inner = value.oid === PgTypes.OID.json || value.oid === PgTypes.OID.jsonb
+      ? json(value.value)
+      : encode(value.value, depth)
+    return inner === undefined ? undefined : `p${value.oid}:${inner}`
+  }
+  const prototype = Object.getPrototypeOf(value)
+  if (prototype !== Object.prototype && prototype !== null) return undefined
+  // Intervals, and whatever else a typed parameter takes as a plain object.
+  const names = Object.keys(value).sort()
+  let text = `o${names.length}:`
+  for (const name of names) {
+    const field = encode((value as any)[name], depth)
+    if (field === undefined) return undefined
+    text += encode(name, depth)! + field
+  }
+  return text
+}
+
+// What is sent for a json value is its JSON text, so that is its identity.
+const json = (value: unknown): string | undefined => {
+  try {
+    const text = JSON.stringify(value)
+    return text === undefined ? undefined : `j${text.length}:${text}`
+  } catch {
+    return undefined
+  }
+}
+
+const latin1 = (bytes: Uint8Array): string => {
+  let text = ""
+  for (let i = 0; i < bytes.length; i += 4096) {
+    text += String.fromCharCode.apply(undefined, bytes.subarray(i, i + 4096) as any)
+  }
+  return text
+}
