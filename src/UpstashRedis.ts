@@ -135,9 +135,9 @@ export class RestError extends Error {
  *
  * - Building the layer asks nothing of the server: a wrong token shows at the
  *   first command.
- * - `send` returns what Redis returns: integers as numbers, nil as `null`,
- *   arrays nested as they are, text as it was written. As over TCP, bytes that
- *   are not UTF-8 do not survive, and integers beyond 2^53 lose precision.
+ * - `send` returns what Redis returns under RESP2: integers as numbers, nil as
+ *   `null`, arrays nested as they are, text as it was written. As over TCP, bytes
+ *   that are not UTF-8 do not survive, and integers beyond 2^53 lose precision.
  * - `eval` loads a script once and runs it by its digest; a server that has
  *   forgotten it gets it again.
  * - `subscribe` succeeds once the server has confirmed it, so what is published
