@@ -12,7 +12,15 @@ export default defineConfig({
   },
   test: {
     include: ["test/**/*.test.ts"],
+    allowOnly: false,
     testTimeout: 30_000,
-    hookTimeout: 120_000
+    hookTimeout: 120_000,
+    // Type tests are compiled by the same compiler as the sources. (tstyche drives the compiler's JavaScript interface,
+    // which TypeScript 7 does not have, so it would test against another one.)
+    typecheck: {
+      enabled: true,
+      include: ["test/types/*.test-d.ts"],
+      tsconfig: "test/types/tsconfig.json"
+    }
   }
 })
