@@ -55,6 +55,7 @@ export class StoredRows {
    */
   static make(rows: ReadonlyArray<unknown>): StoredRows | undefined {
     try {
+      requireElements(rows)
       return takeColumns(rows) ?? new StoredRows(takeArray(rows, []), undefined)
     } catch {
       // Refused here, or by something foreign in the rows: a proxy, say.
@@ -147,7 +148,7 @@ const takeColumns = (rows: ReadonlyArray<unknown>): StoredRows | undefined => {
   const keys: ReadonlyArray<any> = positional
     ? Array.from(first.keys())
     : isPlainObject(first)
-    ? Object.keys(first)
+    ? Object.getOwnPropertyNames(first)
     : []
   if (keys.length === 0) return undefined
   const contents: Array<Content> = keys.map(() => Scalars)
@@ -206,12 +207,16 @@ const take = (value: unknown, ancestors: Array<object>): unknown => {
 }
 
 const takeObject = (value: object, ancestors: Array<object>): unknown => {
-  if (isPlainArray(value)) return takeArray(value, ancestors)
-  if (isPlainObject(value)) return takeProperties(value, ancestors)
-  const prototype = Object.getPrototypeOf(value)
-  if (prototype === Date.prototype) {
-    if (Reflect.ownKeys(value).length > 0) refuse("a Date with properties")
-    return new Date((value as Date).getTime())
+  switch (Object.getPrototypeOf(value)) {
+    case Object.prototype:
+      return takeProperties(value, ancestors)
+    case Array.prototype:
+      return takeArray(value as ReadonlyArray<unknown>, ancestors)
+    case Date.prototype:
+      if (Reflect.ownKeys(value).length > 0) refuse("a Date with properties")
+      return new Date((value as Date).getTime())
+    case Uint8Array.prototype:
+      return new Uint8Array(value as Uint8Array)
   }
   if (typedArrayName(value) !== undefined) return (value as Uint8Array).slice()
   if (addressKind(value) !== undefined) return value
@@ -235,7 +240,7 @@ const takeArray = (value: ReadonlyArray<unknown>, ancestors: Array<object>): Arr
 
 const takeProperties = (value: object, ancestors: Array<object>): object => {
   enter(value, ancestors)
-  const keys = Object.keys(value)
+  const keys = Object.getOwnPropertyNames(value)
   requireProperties(value, keys)
   const out = copyObject(value)
   for (const key of keys) {
@@ -265,19 +270,20 @@ const hasKeys = (row: object, keys: ReadonlyArray<string>): boolean => {
 
 /** Refuses holes and properties that are no elements, such as those of a RegExp match. */
 const requireElements = (value: ReadonlyArray<unknown>): void => {
+  if (!isPlainArray(value)) refuse("no plain array")
   if (Object.keys(value).length !== value.length) refuse("an array with holes or properties")
   for (let i = 0; i < value.length; i++) {
     if (value[i] === undefined && !Object.hasOwn(value, i)) refuse("an array with holes and properties")
   }
 }
 
-/** Refuses all but plain data: accessors, symbols, properties that are not enumerable. */
-const requireProperties = (value: object, keys: ReadonlyArray<string>): void => {
-  if (Object.getOwnPropertyNames(value).length !== keys.length) refuse("a property that is not enumerable")
+/** Refuses all but plain data, given the names of all properties. */
+const requireProperties = (value: object, names: ReadonlyArray<string>): void => {
   if (Object.getOwnPropertySymbols(value).length > 0) refuse("a symbol")
-  for (let i = 0; i < keys.length; i++) {
-    const property = Object.getOwnPropertyDescriptor(value, keys[i]!)!
-    if (!property.enumerable || property.get !== undefined || property.set !== undefined) refuse("an accessor")
+  for (let i = 0; i < names.length; i++) {
+    const property = Object.getOwnPropertyDescriptor(value, names[i]!)!
+    if (!property.enumerable) refuse("a property that is not enumerable")
+    if (property.get !== undefined || property.set !== undefined) refuse("an accessor")
   }
 }
 
