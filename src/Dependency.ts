@@ -103,6 +103,15 @@ const owner = "Dependency"
 export const table = (name: string): Table => ({ _tag: "Table", table: tableName(name) })
 
 /**
+ * A whole table, by its bare name exactly as PostgreSQL stores it: dots and
+ * quotes in it are part of the name.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromRelation = (relation: string): Table => ({ _tag: "Table", table: name(relation) })
+
+/**
  * The rows of a table in which every named column has the given value.
  *
  * **Example** (A query that reads the orders of one customer)

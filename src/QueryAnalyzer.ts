@@ -1,0 +1,482 @@
+/**
+ * What a statement reads and writes.
+ *
+ * Everything the cache knows of SQL it knows from here: which answers may be
+ * kept, what they depend on, and what a write makes stale. Two analyzers exist:
+ * {@link layer} parses with PostgreSQL's own parser, and {@link layerDeclared}
+ * believes what the program says and loads nothing.
+ *
+ * The answer follows from the text alone, no catalog is asked. What follows
+ * from that, until a later version asks one:
+ *
+ * - A view, a partitioned table and an inheritance parent are names like
+ *   others: a write to the table behind them does not invalidate queries on
+ *   them. Neither are the effects of triggers, rules, cascading foreign keys
+ *   and row security policies seen.
+ * - Schemas are left out of names: `archive.orders` and `public.orders` are one
+ *   dependency, which invalidates too much and never too little.
+ * - Names without a schema are taken for PostgreSQL's own functions, operators
+ *   and casts where it has them, although a program may define others under the
+ *   same names; `t.full_name` is taken for a column, although it can call a
+ *   function. A temporary table is recognised by the schema `pg_temp` alone.
+ * - A sequence read as a table does not change by `nextval`.
+ * - Texts are read with `standard_conforming_strings` on, the default.
+ *
+ * Functions whose answers depend on settings, such as `to_char` on lc_time or
+ * a cast to `timestamptz` on TimeZone, are accepted: settings come from the
+ * client's configuration, and that is part of every key.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import { InvalidOptionError } from "./CacheError.ts"
+import * as Dependency from "./Dependency.ts"
+import * as Memo from "./internal/analysis/memo.ts"
+import * as Parser from "./internal/analysis/parser.ts"
+import * as Statement from "./internal/analysis/statement.ts"
+import * as Text from "./internal/analysis/text.ts"
+import type { Declared } from "./internal/analysis/walk.ts"
+import * as Options from "./internal/options.ts"
+
+/**
+ * Tells what a statement reads and writes.
+ *
+ * **Details**
+ *
+ * `analyze` is pure and synchronous and never throws. It is memoised by the SQL
+ * text: the same text returns the same object as long as it is remembered. The
+ * memo holds a bounded number of texts and at most 16 MiB of them.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class QueryAnalyzer extends Context.Service<QueryAnalyzer, {
+  readonly analyze: (sql: string) => Analysis
+}>()("effect-query-cache/QueryAnalyzer") {}
+
+/**
+ * What a text comes to.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Analysis = Read | Write | Ddl | Session | Refused
+
+/**
+ * A query whose answer may be kept.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Read {
+  readonly _tag: "Read"
+  /** What the answer depends on: relations without their schema, sorted, written as `Dependency.table` writes them. */
+  readonly tables: ReadonlyArray<string>
+  /**
+   * Whether the answer also follows from the clock: `now()`, `current_date` and
+   * their kin, `age(x)`, literals such as `'today'`. A time to live bounds how
+   * far it may lag, so it takes an explicit `cached`: under the strategy
+   * `"all"` such a query is left alone.
+   */
+  readonly timeDependent: boolean
+}
+
+/**
+ * A statement that writes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Write {
+  readonly _tag: "Write"
+  /** The relations written, named as in {@link Read}. */
+  readonly tables: ReadonlyArray<string>
+  /** The relations read on the way. */
+  readonly reads: ReadonlyArray<string>
+  /** Whether it may have written anything else: CALL, DO, EXECUTE, TRUNCATE ... CASCADE, a function nobody knows. */
+  readonly all: boolean
+  /** Whether a failure means that nothing was written. Not so for CALL, DO, COMMIT PREPARED and several statements. */
+  readonly atomic: boolean
+  /**
+   * The transaction control among several statements in one text, in order;
+   * empty for a single statement. Which of them a write belongs to is not told:
+   * invalidate at once, and again at the end of a transaction that stays open.
+   */
+  readonly control: ReadonlyArray<Session>
+}
+
+/**
+ * A statement that changes the schema, or that the analyzer does not know. It
+ * invalidates everything.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Ddl {
+  readonly _tag: "Ddl"
+}
+
+/**
+ * A statement about the session or the server that neither answers from tables
+ * nor writes to them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Session {
+  readonly _tag: "Session"
+  /**
+   * - `begin`: also START TRANSACTION.
+   * - `commit`: also END, and PREPARE TRANSACTION, which ends the session's
+   *   transaction undecided. COMMIT PREPARED is a {@link Write} of anything.
+   * - `rollback`: also ABORT.
+   * - `other`: SET, SHOW, RESET, LISTEN, NOTIFY, PREPARE, DEALLOCATE, FETCH,
+   *   CLOSE, LOCK, VACUUM, ANALYZE, REINDEX, ROLLBACK PREPARED and the like.
+   */
+  readonly control: "begin" | "commit" | "rollback" | "savepoint" | "release" | "rollbackTo" | "other"
+  /** The savepoint's name as PostgreSQL stores it. */
+  readonly savepoint?: string | undefined
+  /** COMMIT AND CHAIN, ROLLBACK AND CHAIN: a new transaction begins at once. */
+  readonly chain: boolean
+}
+
+/**
+ * A statement whose answer is not kept.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Refused {
+  readonly _tag: "Refused"
+  readonly code: RefusalCode
+  /** Which function, table or clause. Never a value from the text. */
+  readonly detail: string
+  /** What it may have written all the same. A failure means that it wrote nothing. */
+  readonly writes: "nothing" | "anything" | ReadonlyArray<string>
+}
+
+/**
+ * Why a statement's answer is not kept.
+ *
+ * | code | meaning | may write |
+ * | --- | --- | --- |
+ * | `volatile-function` | `random()`, `nextval()`, `clock_timestamp()`, `pg_sleep()`, or one of `readOnlyFunctions` | nothing |
+ * | `unknown-function` | neither PostgreSQL's own nor declared by the program | anything |
+ * | `unknown-operator` | `OPERATOR(schema.+)` of another schema than `pg_catalog` | anything |
+ * | `dynamic-query` | `query_to_xml()`, `table_to_xml()`, `ts_stat()`: a query or a table in a value | anything |
+ * | `session-dependent` | `current_user`, `current_setting()`, `pg_backend_pid()`, `version()` | nothing |
+ * | `system-catalog` | `pg_*` and `information_schema` relations, `pg_get_viewdef()`, casts to `regclass` and the like | nothing |
+ * | `system-column` | `ctid`, `xmin`, `xmax`, `cmin`, `cmax`, `tableoid` | nothing |
+ * | `temporary-table` | a relation of the schema `pg_temp` | nothing |
+ * | `locking-clause` | SELECT ... FOR UPDATE, SHARE | nothing |
+ * | `tablesample` | TABLESAMPLE | nothing |
+ * | `not-a-query` | EXPLAIN, COPY TO, DECLARE CURSOR | as the query inside, if it runs |
+ * | `several-statements` | several statements in one text, none a write | anything if one of them may |
+ * | `empty` | no statement at all | nothing |
+ * | `unparsable` | the parser rejects it; a newer server may not | anything |
+ * | `too-long` | more than 64 kB, even with repeated rows and values left out | anything |
+ * | `too-deep` | nested deeper than the parser can print | anything |
+ * | `parser-restarting` | the parser broke down on another text and is being replaced; ask again | anything |
+ * | `undeclared` | `layerDeclared` and no word from the program | nothing |
+ *
+ * A text has one code, that of the first objection that makes it most
+ * dangerous.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RefusalCode =
+  | "volatile-function"
+  | "unknown-function"
+  | "unknown-operator"
+  | "dynamic-query"
+  | "session-dependent"
+  | "system-catalog"
+  | "system-column"
+  | "temporary-table"
+  | "locking-clause"
+  | "tablesample"
+  | "not-a-query"
+  | "several-statements"
+  | "empty"
+  | "unparsable"
+  | "too-long"
+  | "too-deep"
+  | "parser-restarting"
+  | "undeclared"
+
+/**
+ * The parser could not be loaded: `libpg-query` is missing, or there is no
+ * WebAssembly where the program runs. `layerDeclared` needs neither.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class AnalyzerLoadError
+  extends Schema.TaggedError<AnalyzerLoadError>("effect-query-cache/QueryAnalyzer/AnalyzerLoadError")(
+    "AnalyzerLoadError",
+    { cause: Schema.Defect() }
+  )
+{
+  override get message(): string {
+    return "The SQL parser of libpg-query cannot be loaded"
+  }
+}
+
+/**
+ * Options of {@link layer}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface AnalyzerOptions {
+  /** How many texts are remembered. 10,000 by default. */
+  readonly capacity?: number | undefined
+  /**
+   * Functions of the program's own that write nothing and whose answers follow
+   * from their arguments and the tables that the statement names. Their
+   * statements may be cached. A function is named as the statements name it,
+   * `similarity` or `extensions.similarity`, in the case PostgreSQL stores.
+   */
+  readonly stableFunctions?: ReadonlyArray<string> | undefined
+  /**
+   * Functions of the program's own that write nothing, but whose answers vary,
+   * such as `uuid_generate_v4`. Their statements are not cached, and a write
+   * that calls them invalidates only the tables it names.
+   */
+  readonly readOnlyFunctions?: ReadonlyArray<string> | undefined
+}
+
+/**
+ * The analyzer that parses, with PostgreSQL 18's own parser.
+ *
+ * **Details**
+ *
+ * Building the layer imports `libpg-query` and instantiates its WebAssembly,
+ * some tens of milliseconds. A first analysis
+ * takes some tens of microseconds for a usual statement, a remembered one takes
+ * a map lookup.
+ *
+ * Texts above 64 kB are parsed with their values taken out and their repeated
+ * rows left out, which is what batches have. What is still longer is refused.
+ *
+ * **Gotchas**
+ *
+ * A function that is neither PostgreSQL's own nor declared in the options may
+ * write anything, so a statement that calls one invalidates everything.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: AnalyzerOptions): Layer.Layer<QueryAnalyzer, AnalyzerLoadError> => {
+  Options.known(owner, options, ["capacity", "stableFunctions", "readOnlyFunctions"])
+  const capacity = Options.count(owner, "capacity", options?.capacity, defaultCapacity)
+  const declared: Declared = {
+    stable: functionNames("stableFunctions", options?.stableFunctions),
+    readOnly: functionNames("readOnlyFunctions", options?.readOnlyFunctions)
+  }
+  return Layer.effect(
+    QueryAnalyzer,
+    Effect.map(loadParser, (parser) => {
+      const memo = Memo.make<Analysis>({ capacity, maxBytes })
+      return QueryAnalyzer.of({
+        analyze: (sql) => {
+          const known = memo.get(sql)
+          if (known !== undefined) return known
+          const analysis = analyzeText(parser, declared, sql)
+          if (analysis !== restarting) memo.set(sql, analysis)
+          return analysis
+        }
+      })
+    })
+  )
+}
+
+/**
+ * What a program says of a statement: that it reads these tables and may be
+ * cached, or that it writes those. Names are taken as `Dependency.table` takes
+ * them, with or without a schema.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type Declaration =
+  | { readonly reads: ReadonlyArray<string>; readonly writes?: undefined }
+  | { readonly writes: ReadonlyArray<string>; readonly reads?: ReadonlyArray<string> | undefined }
+
+/**
+ * Options of {@link layerDeclared}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface DeclaredOptions {
+  /** Asked once for every text, as long as it is remembered. */
+  readonly declare: (sql: string) => Declaration | undefined
+  /** How many texts are remembered. 10,000 by default. */
+  readonly capacity?: number | undefined
+}
+
+/**
+ * The analyzer that believes the program, for where WebAssembly is not at hand
+ * or not wanted.
+ *
+ * **Details**
+ *
+ * What `declare` says stands. Of the other texts those that begin with a word
+ * of session control (BEGIN, COMMIT, SAVEPOINT, SET, SHOW, LISTEN and their
+ * like) are known by it, whatever comes after a semicolon; all the rest is
+ * refused as `undeclared` and taken to write nothing.
+ *
+ * **Example** (Tables named in a comment)
+ *
+ * ```ts
+ * import { QueryAnalyzer } from "effect-query-cache"
+ *
+ * // SELECT ... -- reads: orders, customers
+ * export const layer = QueryAnalyzer.layerDeclared({
+ *   declare: (sql) => {
+ *     const match = /-- (reads|writes): (.+)$/m.exec(sql)
+ *     if (match === null) return undefined
+ *     const tables = match[2].split(",").map((name) => name.trim())
+ *     return match[1] === "reads" ? { reads: tables } : { writes: tables }
+ *   }
+ * })
+ * ```
+ *
+ * **Gotchas**
+ *
+ * A write that is not declared invalidates nothing, and neither does a change
+ * of the schema. A `declare` that throws or names an impossible table is a
+ * mistake that must not cost freshness: its text is refused as `undeclared` and
+ * taken to write anything.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerDeclared = (options: DeclaredOptions): Layer.Layer<QueryAnalyzer> => {
+  Options.known(ownerDeclared, options, ["declare", "capacity"])
+  const declare = options?.declare
+  if (typeof declare !== "function") {
+    throw new InvalidOptionError(ownerDeclared, "declare", declare, "a function from SQL text to a declaration")
+  }
+  const capacity = Options.count(ownerDeclared, "capacity", options.capacity, defaultCapacity)
+  return Layer.sync(QueryAnalyzer, () => {
+    const memo = Memo.make<Analysis>({ capacity, maxBytes })
+    return QueryAnalyzer.of({
+      analyze: (sql) => {
+        const known = memo.get(sql)
+        if (known !== undefined) return known
+        const analysis = declaredAnalysis(declare, sql)
+        memo.set(sql, analysis)
+        return analysis
+      }
+    })
+  })
+}
+
+const loadParser = Effect.tryPromise({
+  try: () => Parser.load(),
+  catch: (cause) => new AnalyzerLoadError({ cause })
+})
+
+const owner = "QueryAnalyzer.layer"
+const ownerDeclared = "QueryAnalyzer.layerDeclared"
+const defaultCapacity = 10_000
+const maxBytes = 16 * 1024 * 1024
+const maxParsedLength = 64 * 1024
+/** PostgreSQL takes 65,535 parameters, so no batch of parameters comes near. */
+const maxLength = 8 * 1024 * 1024
+/** Half of what the parser prints within the engine's default stack of about 1 MB. */
+const maxDepth = 1_500
+/** No text as short as this gets near {@link maxDepth}. */
+const shallowLength = 1_500
+
+const functionNames = (option: string, names: ReadonlyArray<string> | undefined): ReadonlySet<string> => {
+  if (names === undefined) return new Set()
+  if (!Array.isArray(names) || names.some((name) => typeof name !== "string" || name.length === 0)) {
+    throw new InvalidOptionError(owner, option, names, "a list of function names")
+  }
+  return new Set(names)
+}
+
+const restarting = Statement.refused("parser-restarting", "", "anything")
+
+const analyzeText = (parser: Parser.Parser, declared: Declared, sql: string): Analysis => {
+  // Neither reaches the server as it stands here: a NUL ends the text early, a lone surrogate becomes another sign.
+  if (/[\0\p{Surrogate}]/u.test(sql)) return Statement.refused("unparsable", "not a text that can be sent", "anything")
+  if (sql.length > maxLength) return tooLong
+  const deep = sql.length > shallowLength && Text.depth(sql) > maxDepth
+  if (deep) return tooDeep
+  const text = sql.length > maxParsedLength ? Text.collapse(sql) : sql
+  if (text.length > maxParsedLength) return tooLong
+  const parsed = parser.parse(text)
+  switch (parsed._tag) {
+    case "Parsed":
+      return Statement.analyze(parsed.statements, declared)
+    case "Rejected":
+      return text === sql
+        ? Statement.refused("unparsable", `at character ${parsed.position}`, "anything")
+        : tooLong
+    case "Trapped":
+      return tooDeep
+    case "Restarting":
+      return restarting
+  }
+}
+
+const tooLong = Statement.refused("too-long", "more than 64 kB", "anything")
+const tooDeep = Statement.refused("too-deep", "nested too deeply", "anything")
+
+const declaredAnalysis = (declare: DeclaredOptions["declare"], sql: string): Analysis => {
+  try {
+    const declaration = declare(sql)
+    if (declaration === undefined) return sessionControl(sql) ?? undeclared
+    const reads = dependencies(declaration.reads ?? [])
+    return declaration.writes === undefined
+      ? { _tag: "Read", tables: reads, timeDependent: false }
+      : { _tag: "Write", tables: dependencies(declaration.writes), reads, all: false, atomic: true, control: [] }
+  } catch {
+    return Statement.refused("undeclared", "the declaration failed", "anything")
+  }
+}
+
+const undeclared = Statement.refused("undeclared", "no declaration", "nothing")
+
+const dependencies = (names: ReadonlyArray<string>): ReadonlyArray<string> =>
+  [...new Set(names.map((name) => Dependency.table(name).table))].sort()
+
+const sessionControl = (sql: string): Session | undefined => {
+  const words = sql.replace(/^(?:\s+|--[^\n]*(?:\n|$)|\/\*[^]*?\*\/)+/, "").slice(0, 500)
+  const name = /("(?:[^"]|"")+"|[\w$\u0080-\uffff]+)/.source
+  const matches = (pattern: string): RegExpExecArray | null =>
+    new RegExp(`^${pattern.replaceAll(" ", "\\s+")}(?![\\w$])`, "i").exec(words)
+  const session = (control: Session["control"], savepoint?: string): Session => ({
+    _tag: "Session",
+    control,
+    savepoint: savepoint === undefined
+      ? undefined
+      : savepoint.startsWith("\"")
+      ? savepoint.slice(1, -1).replaceAll("\"\"", "\"")
+      : savepoint.toLowerCase(),
+    chain: (control === "commit" || control === "rollback") &&
+      matches("\\w+(?: work| transaction)? and chain") !== null
+  })
+  const to = matches(`(?:rollback|abort)(?: work| transaction)? to(?: savepoint)? ${name}`)
+  if (to !== null) return session("rollbackTo", to[1])
+  const release = matches(`release(?: savepoint(?= ${name}))? ${name}`)
+  if (release !== null) return session("release", release[2])
+  const savepoint = matches(`savepoint ${name}`)
+  if (savepoint !== null) return session("savepoint", savepoint[1])
+  if (matches("(?:commit|rollback) prepared") !== null) return session("other")
+  if (matches("(?:begin|start transaction)") !== null) return session("begin")
+  if (matches("(?:commit|end|prepare transaction)") !== null) return session("commit")
+  if (matches("(?:rollback|abort)") !== null) return session("rollback")
+  return matches(otherWords) === null ? undefined : session("other")
+}
+
+const otherWords = "(?:analyze|checkpoint|close|cluster|deallocate|declare|discard|fetch|listen|load|lock|move|notify|" +
+  "prepare|reindex|reset|set|show|unlisten|vacuum)"

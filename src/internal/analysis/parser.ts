@@ -1,0 +1,94 @@
+/**
+ * PostgreSQL's own parser, as WebAssembly.
+ *
+ * This binds the module of `libpg-query` directly instead of its index, for one
+ * reason: an instance that ran out of stack is not to be trusted. It goes on
+ * answering, and some tens of such texts later it rejects what it used to
+ * accept. The index keeps one instance for the whole process; here an instance
+ * belongs to one analyzer, and a trap replaces it.
+ */
+
+/** A node of the syntax tree, as libpg_query prints it. */
+export interface Node {
+  readonly [field: string]: unknown
+}
+
+export type Parsed =
+  | { readonly _tag: "Parsed"; readonly statements: ReadonlyArray<Node> }
+  | { readonly _tag: "Rejected"; readonly position: number }
+  | { readonly _tag: "Trapped" }
+  | { readonly _tag: "Restarting" }
+
+export interface Parser {
+  readonly parse: (sql: string) => Parsed
+}
+
+interface Wasm {
+  readonly _malloc: (bytes: number) => number
+  readonly _free: (pointer: number) => void
+  readonly _wasm_parse_query_raw: (text: number) => number
+  readonly _wasm_free_parse_result: (result: number) => void
+  readonly getValue: (pointer: number, type: "i32") => number
+  readonly lengthBytesUTF8: (text: string) => number
+  readonly stringToUTF8: (text: string, pointer: number, bytes: number) => void
+  readonly UTF8ToString: (pointer: number) => string
+}
+
+/** Loads the parser. Rejects where WebAssembly or the package is missing. */
+export const load = async (): Promise<Parser> => {
+  // @ts-ignore the module has no types of its own
+  const loaded: any = await import("libpg-query/wasm/libpg-query.js")
+  // A CommonJS module: where its function ends up depends on who loads it.
+  const start: () => Promise<Wasm> = [loaded, loaded.default, loaded.default?.default]
+    .find((candidate) => typeof candidate === "function")
+  let wasm: Wasm | undefined = await start()
+  let starting = false
+
+  const restart = (): void => {
+    if (starting) return
+    starting = true
+    start().then((fresh) => wasm = fresh, () => {}).then(() => starting = false)
+  }
+
+  const parse = (sql: string): Parsed => {
+    if (wasm === undefined) {
+      restart()
+      return { _tag: "Restarting" }
+    }
+    try {
+      return run(wasm, sql)
+    } catch {
+      wasm = undefined
+      restart()
+      return { _tag: "Trapped" }
+    }
+  }
+
+  const probe = parse("SELECT 1")
+  if (probe._tag !== "Parsed" || probe.statements.length !== 1) {
+    throw new Error("effect-query-cache: this version of libpg-query does not answer as expected")
+  }
+  return { parse }
+}
+
+// Nothing is freed when this throws: the instance is given up as a whole.
+const run = (wasm: Wasm, sql: string): Parsed => {
+  const bytes = wasm.lengthBytesUTF8(sql) + 1
+  const text = wasm._malloc(bytes)
+  if (text === 0) throw new Error("out of memory")
+  wasm.stringToUTF8(sql, text, bytes)
+  const result = wasm._wasm_parse_query_raw(text)
+  if (result === 0) throw new Error("out of memory")
+  // PgQueryParseResult: tree, standard error, error; PgQueryError: message, function, file, line, position.
+  const tree = wasm.getValue(result, "i32")
+  const error = wasm.getValue(result + 8, "i32")
+  const parsed: Parsed = error !== 0
+    ? { _tag: "Rejected", position: wasm.getValue(error + 16, "i32") }
+    : { _tag: "Parsed", statements: statements(JSON.parse(wasm.UTF8ToString(tree))) }
+  wasm._wasm_free_parse_result(result)
+  wasm._free(text)
+  return parsed
+}
+
+const statements = (tree: { readonly stmts?: ReadonlyArray<{ readonly stmt?: Node }> }): ReadonlyArray<Node> =>
+  (tree.stmts ?? []).map((raw) => raw.stmt ?? {})

@@ -1,0 +1,262 @@
+/**
+ * What can be said of a statement's text before it is parsed.
+ *
+ * Both functions read the text once, from left to right, and know PostgreSQL's
+ * quoting: strings, quoted identifiers, dollar quotes and comments are stepped
+ * over whole.
+ */
+
+const isDigit = (code: number): boolean => code >= 48 && code <= 57
+
+// Letters, the underscore, and whatever lies beyond ASCII.
+const isWordStart = (code: number): boolean =>
+  (code >= 97 && code <= 122) || (code >= 65 && code <= 90) || code === 95 || code > 127
+
+const isWordPart = (code: number): boolean => isWordStart(code) || isDigit(code) || code === 36
+
+const wordEnd = (text: string, start: number): number => {
+  let end = start + 1
+  while (end < text.length && isWordPart(text.charCodeAt(end))) end++
+  return end
+}
+
+const closing = (text: string, quote: string, start: number): number => {
+  const end = text.indexOf(quote, start)
+  return end < 0 ? text.length : end + quote.length
+}
+
+// Where the string that opens at `start` ends. A doubled quote is read as the end of one string and the start of
+// another, which comes to the same.
+const stringEnd = (text: string, start: number): number => {
+  const prefix = text.charCodeAt(start - 1) | 32
+  if (prefix !== 101 || isWordPart(text.charCodeAt(start - 2))) return closing(text, "'", start + 1)
+  let end = start + 1
+  while (end < text.length && text[end] !== "'") end += text[end] === "\\" ? 2 : 1
+  return Math.min(end + 1, text.length)
+}
+
+const commentEnd = (text: string, start: number): number => {
+  let open = 1
+  let end = start + 2
+  while (end < text.length && open > 0) {
+    if (text[end] === "*" && text[end + 1] === "/") {
+      open--
+      end += 2
+    } else if (text[end] === "/" && text[end + 1] === "*") {
+      open++
+      end += 2
+    } else {
+      end++
+    }
+  }
+  return Math.min(end, text.length)
+}
+
+const dollarTag = /\$(?:[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$/y
+
+type Kind = "word" | "number" | "string" | "identifier" | "parameter" | "blank" | "operator" | "mark"
+
+/** The piece of text at `at`: its kind and where it ends. Operators and blanks come whole, marks one by one. */
+const pieces = (text: string) => {
+  let kind: Kind = "blank"
+  const next = (at: number): number => {
+    const code = text.charCodeAt(at)
+    if (isWordStart(code)) {
+      kind = "word"
+      return wordEnd(text, at)
+    }
+    if (isDigit(code)) {
+      kind = "number"
+      let end = wordEnd(text, at)
+      while (text[end] === "." && isDigit(text.charCodeAt(end + 1))) end = wordEnd(text, end + 1)
+      return end
+    }
+    switch (text[at]) {
+      case " ":
+      case "\t":
+      case "\n":
+      case "\r":
+      case "\f":
+      case "\v":
+        kind = "blank"
+        return at + 1
+      case "'":
+        kind = "string"
+        return stringEnd(text, at)
+      case "\"":
+        kind = "identifier"
+        return closing(text, "\"", at + 1)
+      case "$": {
+        if (isDigit(text.charCodeAt(at + 1))) {
+          kind = "parameter"
+          return wordEnd(text, at + 1)
+        }
+        dollarTag.lastIndex = at
+        const tag = dollarTag.exec(text)
+        kind = tag === null ? "mark" : "string"
+        return tag === null ? at + 1 : closing(text, tag[0], dollarTag.lastIndex)
+      }
+      case "-":
+        if (text[at + 1] === "-") {
+          kind = "blank"
+          return closing(text, "\n", at + 2)
+        }
+        break
+      case "/":
+        if (text[at + 1] === "*") {
+          kind = "blank"
+          return commentEnd(text, at)
+        }
+        break
+      case "(":
+      case ")":
+      case "[":
+      case "]":
+      case ",":
+      case ";":
+      case ".":
+        kind = "mark"
+        return at + 1
+    }
+    kind = "operator"
+    return at + 1
+  }
+  return { next, kind: () => kind }
+}
+
+const separators = new Set(["and", "or", "when", "then", "else"])
+const chained = new Set([
+  "all", "any", "at", "between", "collate", "in", "ilike", "is", "isnull", "like", "not", "notnull", "similar", "some"
+])
+const nested = new Set(["case", "except", "intersect", "join", "union"])
+
+/**
+ * How deep the syntax tree of a text can be, in levels of expression, estimated
+ * high.
+ *
+ * The parser itself keeps its stack on the heap, but what prints its tree is
+ * recursive: at some thousands of levels WebAssembly runs out of stack, and the
+ * instance is not to be trusted after that.
+ */
+export const depth = (text: string): number => {
+  // Per open parenthesis: what lasts to its end, what lasts to the next comma, the deepest inside that, the deepest of
+  // the items before.
+  const open: Array<readonly [number, number, number, number]> = []
+  let steps = 0
+  let run = 0
+  let inner = 0
+  let highest = 0
+  const piece = pieces(text)
+  for (let at = 0, end = 0; at < text.length; at = end) {
+    end = piece.next(at)
+    switch (piece.kind()) {
+      case "operator":
+        run++
+        break
+      case "word": {
+        if (end - at > 9) break
+        const word = text.slice(at, end).toLowerCase()
+        if (separators.has(word)) {
+          highest = Math.max(highest, run + inner)
+          run = inner = 0
+        } else if (chained.has(word)) {
+          run++
+        } else if (nested.has(word)) {
+          steps++
+        }
+        break
+      }
+      case "mark":
+        switch (text[at]) {
+          case "(":
+          case "[":
+            open.push([steps, run, inner, highest])
+            steps = run = inner = highest = 0
+            break
+          case ")":
+          case "]": {
+            const here = steps + Math.max(highest, run + inner) + levelsPerParenthesis
+            ;[steps, run, inner, highest] = open.pop() ?? [0, 0, 0, 0]
+            inner = Math.max(inner, here)
+            break
+          }
+          case ",":
+            highest = Math.max(highest, run + inner)
+            run = inner = 0
+        }
+    }
+  }
+  let total = steps + Math.max(highest, run + inner)
+  for (const [steps, run, inner, highest] of open.reverse()) {
+    total = steps + Math.max(highest, run + Math.max(inner, total + levelsPerParenthesis))
+  }
+  return total
+}
+
+const levelsPerParenthesis = 3
+
+/** Literals that PostgreSQL reads from the clock where a date or time is due. */
+export const namesTheTime = (literal: string): boolean =>
+  literal.length < 100 && /(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])/i.test(literal)
+
+interface Level {
+  /** The finished items. */
+  text: string
+  /** The item being read. */
+  item: string
+  /** The item before, without the blanks around it. */
+  last: string | undefined
+}
+
+/**
+ * The text with its values replaced by one and the same, and what then repeats
+ * in a list left out: `VALUES ($1, 'a'), ($2, 'b')` becomes `VALUES ($1, '')`.
+ *
+ * Reads and writes the same tables and calls the same functions as the text
+ * itself, if with fewer arguments, so a batch of many rows is analysed like its
+ * first two.
+ */
+export const collapse = (text: string): string => {
+  const open: Array<Level> = []
+  let level: Level = { text: "", item: "", last: undefined }
+  const finishItem = (): void => {
+    const item = level.item.trim()
+    if (item !== level.last) level.text += level.last === undefined ? level.item : `,${level.item}`
+    level.last = item
+    level.item = ""
+  }
+  const close = (mark: string): void => {
+    finishItem()
+    const { text } = level
+    level = open.pop()!
+    level.item += text + mark
+  }
+  const piece = pieces(text)
+  for (let at = 0, end = 0; at < text.length; at = end) {
+    end = piece.next(at)
+    const kind = piece.kind()
+    if (kind === "parameter") {
+      level.item += "$1"
+    } else if (kind === "number") {
+      level.item += "1"
+    } else if (kind === "string") {
+      const literal = text.slice(at, end)
+      level.item += namesTheTime(literal) ? literal : "''"
+    } else if (kind === "blank") {
+      if (!level.item.endsWith(" ")) level.item += " "
+    } else if (kind === "mark" && (text[at] === "(" || text[at] === "[")) {
+      level.item += text[at]
+      open.push(level)
+      level = { text: "", item: "", last: undefined }
+    } else if (kind === "mark" && open.length > 0 && (text[at] === ")" || text[at] === "]")) {
+      close(text[at])
+    } else if (kind === "mark" && text[at] === ",") {
+      finishItem()
+    } else {
+      level.item += text.slice(at, end)
+    }
+  }
+  while (open.length > 0) close("")
+  finishItem()
+  return level.text
+}

@@ -1,0 +1,278 @@
+/**
+ * What a statement's syntax tree touches.
+ *
+ * The walk visits every node and asks of each what it is, not where it stands:
+ * a table counts in whatever clause its name is found, so no clause can be
+ * forgotten, and a clause that a later parser knows is covered before this
+ * module knows it. Only two things depend on the place: which names a WITH
+ * clause has taken, and which table a statement writes to.
+ */
+import * as functions from "./functions.ts"
+import type { Node } from "./parser.ts"
+import { namesTheTime } from "./text.ts"
+
+/** Why the answer of a query cannot be cached. */
+export interface Objection {
+  readonly code: ObjectionCode
+  /** The function, table, column or clause. Never a value. */
+  readonly detail: string
+  /** Whether it may write, and nobody knows where. */
+  readonly mayWrite: boolean
+}
+
+export type ObjectionCode =
+  | "volatile-function"
+  | "unknown-function"
+  | "unknown-operator"
+  | "dynamic-query"
+  | "session-dependent"
+  | "system-catalog"
+  | "system-column"
+  | "temporary-table"
+  | "locking-clause"
+  | "tablesample"
+
+export interface Facts {
+  /** Relations read, as PostgreSQL stores their names. */
+  readonly reads: Set<string>
+  /** Relations that INSERT, UPDATE, DELETE or MERGE name as their target. */
+  readonly writes: Set<string>
+  /** Whether a target is a system catalog, whose rows mean anything. */
+  writesCatalog: boolean
+  /** SELECT INTO. */
+  createsTable: boolean
+  timeDependent: boolean
+  readonly objections: Array<Objection>
+}
+
+/** Functions that the program vouches for, as `name` or `schema.name`. */
+export interface Declared {
+  readonly stable: ReadonlySet<string>
+  readonly readOnly: ReadonlySet<string>
+}
+
+/** The names that WITH clauses have taken, innermost first. */
+interface Scope {
+  readonly names: ReadonlySet<string>
+  readonly outer: Scope | undefined
+}
+
+export const walk = (root: unknown, declared: Declared): Facts => {
+  const facts: Facts = {
+    reads: new Set(),
+    writes: new Set(),
+    writesCatalog: false,
+    createsTable: false,
+    timeDependent: false,
+    objections: []
+  }
+  const object = (code: ObjectionCode, detail: string, mayWrite = false): void => {
+    facts.objections.push({ code, detail, mayWrite })
+  }
+
+  // A stack of its own: a tree may be deeper than the engine's.
+  const nodes: Array<Node | ReadonlyArray<unknown>> = []
+  const types: Array<string> = []
+  const scopes: Array<Scope | undefined> = []
+  const later = (value: unknown, type: string, scope: Scope | undefined): void => {
+    if (typeof value !== "object" || value === null) return
+    nodes.push(value as Node)
+    types.push(type)
+    scopes.push(scope)
+  }
+
+  const enterWith = (clause: WithClause, outer: Scope | undefined): Scope | undefined => {
+    const queries = (clause.ctes ?? []).map((node) => node.CommonTableExpr)
+    if (clause.recursive === true) {
+      const scope = { names: new Set(queries.map((query) => query.ctename)), outer }
+      for (const query of queries) later(query, "CommonTableExpr", scope)
+      return scope
+    }
+    // Without RECURSIVE a query sees the ones before it; its own name is still the table's.
+    let scope = outer
+    for (const query of queries) {
+      later(query, "CommonTableExpr", scope)
+      scope = { names: new Set([query.ctename]), outer: scope }
+    }
+    return scope
+  }
+
+  const relation = (node: RangeVar, scope: Scope | undefined): void => {
+    if (node.schemaname === undefined && isTaken(node.relname, scope)) return
+    facts.reads.add(node.relname)
+    if (isTemporary(node)) {
+      object("temporary-table", node.relname)
+    } else if (isCatalog(node)) {
+      object("system-catalog", nameOf(node))
+    }
+  }
+
+  const target = (node: RangeVar): void => {
+    facts.writes.add(node.relname)
+    if (isCatalog(node)) facts.writesCatalog = true
+  }
+
+  const call = (node: Node): void => {
+    const names = strings(node.funcname)
+    if (names.length > 2) names.splice(0, names.length - 2)
+    const shown = names.join(".")
+    const known = !names.some((name) => name.includes("."))
+    if (known && declared.stable.has(shown)) return
+    const name = names[names.length - 1]
+    const builtIn = known && (names.length === 1 || names[0] === "pg_catalog")
+    if (builtIn && functions.accepted.has(name)) return
+    if (builtIn && functions.timeBound.has(name)) {
+      if (name !== "age" || countOf(node.args) === 1) facts.timeDependent = true
+    } else if (builtIn && functions.sessionBound.has(name)) {
+      object("session-dependent", shown)
+    } else if (builtIn && functions.catalogBound.has(name)) {
+      object("system-catalog", shown)
+    } else if (builtIn && functions.volatile.has(name) || known && declared.readOnly.has(shown)) {
+      object("volatile-function", shown)
+    } else if (builtIn && functions.dynamic.has(name)) {
+      object("dynamic-query", shown, true)
+    } else {
+      object("unknown-function", shown, true)
+    }
+  }
+
+  const operator = (names: unknown): void => {
+    const parts = strings(names)
+    if (parts.length > 1 && parts[0] !== "pg_catalog") object("unknown-operator", parts.join("."), true)
+  }
+
+  const column = (names: unknown): void => {
+    for (const name of strings(names)) if (systemColumns.has(name)) object("system-column", name)
+  }
+
+  const visit = (type: string, node: Node, outer: Scope | undefined): void => {
+    // Some fields hold a node of one fixed type, printed without its name, so these are told by what they hold.
+    if (typeof node.relname === "string") return relation(node as unknown as RangeVar, outer)
+    if (Array.isArray(node.funcname)) call(node)
+    if (Array.isArray(node.names) && typeof node.typemod === "number") {
+      const name = strings(node.names).pop()
+      if (name !== undefined && catalogTypes.has(name)) object("system-catalog", name)
+    }
+    let skipped: string | undefined
+    switch (type) {
+      case "InsertStmt":
+      case "UpdateStmt":
+      case "DeleteStmt":
+      case "MergeStmt":
+        target(node.relation as RangeVar)
+        skipped = "relation"
+        break
+      case "ColumnRef":
+        column(node.fields)
+        return
+      case "A_Indirection":
+        column(node.indirection)
+        break
+      case "A_Expr":
+        operator(node.name)
+        break
+      case "SubLink":
+        operator(node.operName)
+        break
+      case "SortBy":
+        operator(node.useOp)
+        break
+      case "A_Const": {
+        const text = (node.sval as { readonly sval?: string } | undefined)?.sval
+        if (text !== undefined && namesTheTime(text)) facts.timeDependent = true
+        return
+      }
+      case "SQLValueFunction": {
+        const op = node.op as string
+        if (/_(?:DATE|TIME|TIMESTAMP|LOCALTIME|LOCALTIMESTAMP)(?:_N)?$/.test(op)) facts.timeDependent = true
+        else object("session-dependent", op.replace("SVFOP_", "").toLowerCase())
+        break
+      }
+      case "LockingClause":
+        // What it names are aliases.
+        object("locking-clause", locks[node.strength as string] ?? "FOR UPDATE")
+        return
+      case "RangeTableSample":
+        object("tablesample", "TABLESAMPLE")
+        break
+    }
+    // Printed with its type's name or, as an arm of a UNION, without.
+    if (node.intoClause !== undefined) {
+      facts.createsTable = true
+      skipped = "intoClause"
+    }
+    const scope = node.withClause === undefined ? outer : enterWith(node.withClause as WithClause, outer)
+    for (const name in node) {
+      if (name !== skipped && name !== "withClause") later(node[name], isTypeName(name) ? name : "", scope)
+    }
+  }
+
+  later(root, "", undefined)
+  while (nodes.length > 0) {
+    const node = nodes.pop()!
+    const type = types.pop()!
+    const scope = scopes.pop()
+    if (!isArray(node)) visit(type, node, scope)
+    else for (let i = node.length - 1; i >= 0; i--) later(node[i], "", scope)
+  }
+  return facts
+}
+
+interface RangeVar {
+  readonly schemaname?: string
+  readonly relname: string
+}
+
+interface WithClause {
+  readonly recursive?: boolean
+  readonly ctes?: ReadonlyArray<{ readonly CommonTableExpr: { readonly ctename: string } }>
+}
+
+const isArray: (value: unknown) => value is ReadonlyArray<unknown> = Array.isArray
+
+// A field that holds a node of any type holds an object whose one field is the name of that type.
+const isTypeName = (field: string): boolean => field.charCodeAt(0) <= 90
+
+const isTaken = (name: string, scope: Scope | undefined): boolean => {
+  for (let at = scope; at !== undefined; at = at.outer) if (at.names.has(name)) return true
+  return false
+}
+
+const isTemporary = (node: RangeVar): boolean =>
+  node.schemaname !== undefined && /^pg_(?:toast_)?temp/.test(node.schemaname)
+
+// Also pg_stat_statements and its like, which extensions put into any schema.
+const isCatalog = (node: RangeVar): boolean =>
+  node.schemaname === "information_schema" || node.schemaname === "pg_catalog" || node.schemaname === "pg_toast" ||
+  node.relname.startsWith("pg_")
+
+const nameOf = (node: RangeVar): string =>
+  node.schemaname === undefined ? node.relname : `${node.schemaname}.${node.relname}`
+
+/** The names in a list of String nodes; a star is none. */
+const strings = (list: unknown): Array<string> => {
+  const names: Array<string> = []
+  if (isArray(list)) {
+    for (const element of list as ReadonlyArray<{ readonly String?: { readonly sval?: string } }>) {
+      if (element.String !== undefined) names.push(element.String.sval ?? "")
+    }
+  }
+  return names
+}
+
+const countOf = (list: unknown): number => isArray(list) ? list.length : 0
+
+const systemColumns = new Set(["cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"])
+
+// Reading one of these looks a name up in the catalogs. Text search configurations are left out: they come from the
+// client's settings and change by DDL alone, as a table's columns do.
+const catalogTypes = new Set([
+  "regclass", "regcollation", "regnamespace", "regoper", "regoperator", "regproc", "regprocedure", "regrole", "regtype"
+])
+
+const locks: { readonly [strength: string]: string } = {
+  LCS_FORKEYSHARE: "FOR KEY SHARE",
+  LCS_FORSHARE: "FOR SHARE",
+  LCS_FORNOKEYUPDATE: "FOR NO KEY UPDATE",
+  LCS_FORUPDATE: "FOR UPDATE"
+}
