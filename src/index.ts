@@ -1,6 +1,20 @@
 /**
+ * A query-result cache for Effect programs that talk to PostgreSQL.
+ *
+ * `UpstashRedis` needs an optional peer and is reached by its own path,
+ * `effect-query-cache/UpstashRedis`.
+ *
  * @since 0.1.0
  */
+export * as CachedSqlClient from "./CachedSqlClient.ts"
 export * as CacheError from "./CacheError.ts"
+export * as CacheMetrics from "./CacheMetrics.ts"
+export * as CachePolicy from "./CachePolicy.ts"
+export * as CacheScope from "./CacheScope.ts"
 export * as CacheStore from "./CacheStore.ts"
 export * as Dependency from "./Dependency.ts"
+export * as Fingerprinter from "./Fingerprinter.ts"
+export * as Invalidator from "./Invalidator.ts"
+export * as QueryAnalyzer from "./QueryAnalyzer.ts"
+export * as QueryCache from "./QueryCache.ts"
+export * as RedisStore from "./RedisStore.ts"

@@ -1,0 +1,406 @@
+/**
+ * A SQL client whose statements ask the cache first.
+ *
+ * It takes the place of the client it decorates: whatever is built on
+ * `SqlClient` (`SqlSchema`, `SqlModel`, `SqlResolver`, migrators, query builders)
+ * is cached, and its writes are seen, without a change.
+ *
+ * @since 0.1.0
+ */
+import { PgClient } from "@effect/sql-pg"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Reactivity from "effect/reactivity/Reactivity"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import * as SqlClient from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
+import { InvalidOptionError } from "./CacheError.ts"
+import * as CachePolicy from "./CachePolicy.ts"
+import * as CacheScope from "./CacheScope.ts"
+import * as CacheStore from "./CacheStore.ts"
+import * as Fingerprinter from "./Fingerprinter.ts"
+import * as Deliveries from "./internal/delivery.ts"
+import { Flights } from "./internal/flights.ts"
+import { effectsOf, Forms } from "./internal/forms.ts"
+import * as Options from "./internal/options.ts"
+import { makeStatements } from "./internal/statement.ts"
+import * as StoreHealth from "./internal/storeHealth.ts"
+import { Tally } from "./internal/tally.ts"
+import * as Scripted from "./internal/testDatabase.ts"
+import { appliedScope, makeCurrent, observeConnection, Transactions } from "./internal/transactions.ts"
+import * as Invalidator from "./Invalidator.ts"
+import * as QueryAnalyzer from "./QueryAnalyzer.ts"
+import * as QueryCache from "./QueryCache.ts"
+
+/**
+ * What every layer of this module provides.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Services =
+  | SqlClient.SqlClient
+  | PgClient.PgClient
+  | QueryCache.QueryCache
+  | Invalidator.Invalidator
+  | Fingerprinter.Fingerprinter
+
+/**
+ * Options of {@link layer}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface CachedSqlClientOptions {
+  /**
+   * `"explicit"` (default) caches what stands under `QueryCache.cached`. `"all"`
+   * caches every read that can be, under the default policy, except those that
+   * depend on the time of day and those of Effect's own tables (`effect_*`,
+   * `cluster_*`).
+   */
+  readonly strategy?: "explicit" | "all" | undefined
+  /** What holds where `cached` says nothing. */
+  readonly policy?: CachePolicy.CachePolicy | undefined
+  /**
+   * The program's own version of its tables, part of every key. Change it with a
+   * migration that changes what a statement returns, and no old entry is read.
+   */
+  readonly schemaVersion?: string | undefined
+  /**
+   * Keeps databases and programs apart in a store that they share. Defaults to
+   * host, port and database of the client. A client that was configured with
+   * `stream` or `path` names no host: with a shared store it must be given.
+   */
+  readonly namespace?: string | undefined
+  /** What a read waits for the store at most, twice per miss. Defaults to 50 milliseconds. */
+  readonly lookupTimeout?: Duration.Input | undefined
+  /** What a write waits for the store at most, before its invalidation is queued. Defaults to 250 milliseconds. */
+  readonly invalidationTimeout?: Duration.Input | undefined
+}
+
+/**
+ * Decorates the `PgClient` in the context, with the default fingerprinter and
+ * PostgreSQL's own parser as analyzer.
+ *
+ * **Example** (A cached query)
+ *
+ * ```ts
+ * import { PgClient } from "@effect/sql-pg"
+ * import { Effect, Layer } from "effect"
+ * import { CachedSqlClient, CacheStore, QueryCache } from "effect-query-cache"
+ * import { SqlClient } from "effect/sql"
+ *
+ * const Database = CachedSqlClient.layer().pipe(
+ *   Layer.provide([CacheStore.layerMemory(), PgClient.layer({ database: "shop" })])
+ * )
+ *
+ * export const program = Effect.gen(function*() {
+ *   const sql = yield* SqlClient.SqlClient
+ *   return yield* sql`SELECT * FROM users WHERE id = ${1}`.pipe(QueryCache.cached())
+ * }).pipe(Effect.provide(Database))
+ * ```
+ *
+ * **Gotchas**
+ *
+ * `Layer.mergeAll(cached, base)` leaves it to chance which client a program
+ * gets. Provide the base *to* this layer, as above.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (
+  options?: CachedSqlClientOptions
+): Layer.Layer<Services, QueryAnalyzer.AnalyzerLoadError, PgClient.PgClient | CacheStore.CacheStore> =>
+  layerNoDeps(options).pipe(
+    Layer.provideMerge(Fingerprinter.layer),
+    Layer.provide(QueryAnalyzer.layer())
+  )
+
+/**
+ * As {@link layer}, with `Fingerprinter` and `QueryAnalyzer` from the context.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerNoDeps = (
+  options?: CachedSqlClientOptions
+): Layer.Layer<
+  Exclude<Services, Fingerprinter.Fingerprinter>,
+  never,
+  PgClient.PgClient | CacheStore.CacheStore | Fingerprinter.Fingerprinter | QueryAnalyzer.QueryAnalyzer
+> => {
+  const settings = resolve(options)
+  return Layer.effectContext(Effect.flatMap(PgClient.PgClient, (client) => make(client, settings)))
+}
+
+/**
+ * Provides the same services without a cache: every statement goes to the
+ * database, `cached` changes nothing, and invalidation has nothing to do.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerNoop: Layer.Layer<Services, never, PgClient.PgClient> = Layer.effectContext(
+  Effect.suspend(() => Effect.flatMap(PgClient.PgClient, (client) => make(client, { ...resolve(), noop: true })))
+).pipe(
+  Layer.provideMerge(Fingerprinter.layer),
+  Layer.provide([
+    // Nothing is asked of it but a form, which has to say nothing.
+    Layer.succeed(QueryAnalyzer.QueryAnalyzer, {
+      analyze: () => ({ _tag: "Read", tables: [], timeDependent: false })
+    }),
+    CacheStore.layerMemory()
+  ])
+)
+
+/**
+ * What a scripted database was asked.
+ *
+ * @category testing
+ * @since 0.1.0
+ */
+export interface TestQuery {
+  readonly sql: string
+  readonly params: ReadonlyArray<unknown>
+}
+
+/**
+ * Tells which queries reached the scripted database of {@link layerTest}, in
+ * order. Transaction control (`BEGIN`, `COMMIT` and the like) is not among them.
+ *
+ * @category testing
+ * @since 0.1.0
+ */
+export class TestDatabase extends Context.Service<TestDatabase, {
+  readonly queries: Effect.Effect<ReadonlyArray<TestQuery>>
+}>()("effect-query-cache/CachedSqlClient/TestDatabase") {}
+
+/**
+ * A scripted database with a real cache in front of it, for the tests of a
+ * program.
+ *
+ * **Example** (The second read is a hit)
+ *
+ * ```ts
+ * import { assert, it } from "@effect/vitest"
+ * import { Effect } from "effect"
+ * import { CachedSqlClient, QueryCache } from "effect-query-cache"
+ * import { SqlClient } from "effect/sql"
+ *
+ * it.effect("asks once", () =>
+ *   Effect.gen(function*() {
+ *     const sql = yield* SqlClient.SqlClient
+ *     const database = yield* CachedSqlClient.TestDatabase
+ *     const users = sql`SELECT * FROM users`.pipe(QueryCache.cached())
+ *     yield* users
+ *     yield* users
+ *     assert.strictEqual((yield* database.queries).length, 1)
+ *   }).pipe(Effect.provide(CachedSqlClient.layerTest(() => [{ id: 1, name: "Ada" }]))))
+ * ```
+ *
+ * **Details**
+ *
+ * `respond` is asked for every statement that reaches the database, reads and
+ * writes alike. Its time is the `TestClock`'s under `it.effect`.
+ *
+ * @category testing
+ * @since 0.1.0
+ */
+export const layerTest = (
+  respond: (query: TestQuery) => ReadonlyArray<object> | Effect.Effect<ReadonlyArray<object>, SqlError>,
+  options?: CachedSqlClientOptions
+): Layer.Layer<Services | TestDatabase, QueryAnalyzer.AnalyzerLoadError> => {
+  const database = Layer.effectContext(
+    Effect.map(Scripted.make(respond), ({ client, queries }) =>
+      Context.make(PgClient.PgClient, client).pipe(
+        Context.add(TestDatabase, { queries })
+      ))
+  ).pipe(Layer.provide(Reactivity.layer))
+  return layer(options).pipe(
+    Layer.provideMerge(database),
+    Layer.provide(CacheStore.layerMemory())
+  )
+}
+
+// -----------------------------------------------------------------------------
+// options
+// -----------------------------------------------------------------------------
+
+const owner = "CachedSqlClient.layer"
+
+interface Settings {
+  readonly strategy: "explicit" | "all"
+  readonly policy: CachePolicy.Resolved
+  readonly schemaVersion: string
+  readonly namespace: string | undefined
+  readonly lookupTimeoutMillis: number
+  readonly invalidationTimeoutMillis: number
+  readonly noop: boolean
+}
+
+const resolve = (options: CachedSqlClientOptions = {}): Settings => {
+  Options.known(owner, options, [
+    "strategy",
+    "policy",
+    "schemaVersion",
+    "namespace",
+    "lookupTimeout",
+    "invalidationTimeout"
+  ])
+  return {
+    strategy: Options.oneOf<"explicit" | "all">(owner, "strategy", options.strategy, ["explicit", "all"], "explicit"),
+    policy: CachePolicy.resolve(options.policy ?? {}),
+    schemaVersion: options.schemaVersion === undefined
+      ? ""
+      : Options.text(owner, "schemaVersion", options.schemaVersion),
+    namespace: options.namespace === undefined ? undefined : Options.text(owner, "namespace", options.namespace),
+    lookupTimeoutMillis: Options.millis(owner, "lookupTimeout", options.lookupTimeout, 50),
+    invalidationTimeoutMillis: Options.millis(owner, "invalidationTimeout", options.invalidationTimeout, 250),
+    noop: false
+  }
+}
+
+interface Target {
+  readonly host: string | undefined
+  readonly port: string
+  readonly database: string
+  readonly session: string
+}
+
+/** Where a client connects, and as whom. The password is left out of everything. */
+const targetOf = (config: PgClient.PgClientConfig): Target => {
+  const url = config.url === undefined ? undefined : new URL(Redacted.value(config.url))
+  const search = url?.searchParams
+  search?.delete("password")
+  const username = config.username ?? (url?.username || search?.get("user")) ?? ""
+  return {
+    host: config.stream !== undefined || config.path !== undefined
+      ? undefined
+      : config.host ?? (url?.hostname || search?.get("host") || "localhost"),
+    port: String(config.port ?? (url?.port || search?.get("port") || 5432)),
+    database: config.database ?? (url?.pathname.replace(/^\//, "") || search?.get("dbname") || username),
+    session: JSON.stringify([
+      username,
+      search?.toString() ?? "",
+      Object.entries(config.startupParameters ?? {}).sort(([a], [b]) => a < b ? -1 : 1),
+      config.startupOptions ?? ""
+    ])
+  }
+}
+
+const namespaceOf = (settings: Settings, target: Target, store: CacheStore.CacheStore["Service"]): string => {
+  if (settings.namespace !== undefined) return settings.namespace
+  if (target.host !== undefined) return `${target.host}:${target.port}/${target.database}`
+  if (!store.shared) return "local"
+  throw new InvalidOptionError(
+    owner,
+    "namespace",
+    undefined,
+    "given where the client connects by stream or path and the store is shared with other processes"
+  )
+}
+
+// -----------------------------------------------------------------------------
+// the decorated client
+// -----------------------------------------------------------------------------
+
+type Provided = Exclude<Services, Fingerprinter.Fingerprinter>
+
+/** What a decorated client was built with: decorating it again returns it. */
+const decorated = new WeakMap<object, Context.Context<Provided>>()
+
+const make = Effect.fnUntraced(function*(
+  client: PgClient.PgClient,
+  settings: Settings
+): Effect.fn.Return<
+  Context.Context<Provided>,
+  never,
+  CacheStore.CacheStore | Fingerprinter.Fingerprinter | QueryAnalyzer.QueryAnalyzer | Scope.Scope
+> {
+  const known = decorated.get(client)
+  if (known !== undefined) return known
+
+  const store = yield* CacheStore.CacheStore
+  const fingerprinter = yield* Fingerprinter.Fingerprinter
+  const analyzer = yield* QueryAnalyzer.QueryAnalyzer
+  const target = targetOf(client.config)
+  const namespace = namespaceOf(settings, target, store)
+
+  const tally = new Tally(yield* Effect.context<never>())
+  const health = StoreHealth.make(tally, { timed: store.shared })
+  const current = makeCurrent()
+  // A flight is nobody's transaction, and what it asks is nobody's `withInfo`.
+  const flights = new Flights([client.transactionService, current, QueryCache.Collector])
+  yield* Effect.addFinalizer(() => flights.interruptAll)
+  const delivery = yield* Deliveries.make({
+    namespace,
+    store,
+    flights,
+    health,
+    tally,
+    timeoutMillis: settings.invalidationTimeoutMillis
+  })
+  const transactions = new Transactions(client, current, delivery)
+
+  const cache = QueryCache.make({
+    store,
+    flights,
+    delivery,
+    health,
+    tally,
+    lookupTimeoutMillis: settings.lookupTimeoutMillis
+  })
+  const forms = new Forms({
+    facts: { namespace, schemaVersion: settings.schemaVersion, session: target.session },
+    fingerprinter,
+    analyzer,
+    strategy: settings.strategy,
+    defaultPolicy: settings.policy
+  })
+
+  const reserve = Effect.withFiber<any, SqlError, Scope.Scope>((fiber) => {
+    if (appliedScope(fiber.getRef(CacheScope.CurrentScope)) !== "") {
+      return Effect.die(new Error("CacheScope.provide: a reserved connection cannot be put in a scope"))
+    }
+    return Effect.flatMap(client.reserve, (connection) => {
+      const observed = observeConnection(connection, (sql) => effectsOf(analyzer.analyze(sql)), transactions, delivery)
+      return Effect.as(Effect.addFinalizer(() => observed.close), observed.connection)
+    })
+  })
+
+  const decorate = (base: PgClient.PgClient): PgClient.PgClient => {
+    const plain = base.withoutTransforms()
+    const statements = makeStatements({
+      client: base,
+      cache,
+      transactions,
+      forms,
+      defaultPolicy: settings.strategy === "all" ? settings.policy : undefined,
+      transforms: plain !== base,
+      noop: settings.noop
+    })
+    const tag = (strings: any, ...args: Array<any>): any =>
+      typeof strings === "string" ? base(strings) : statements.tag(strings, args)
+    let withoutTransforms: PgClient.PgClient | undefined
+    const self: PgClient.PgClient = Object.assign(tag, base, {
+      unsafe: (sql: string, params?: ReadonlyArray<unknown>) => statements.wrap(base.unsafe(sql, params)),
+      withTransaction: transactions.withTransaction,
+      withoutTransforms: () => plain === base ? self : withoutTransforms ??= decorate(plain),
+      reserve
+    }) as any
+    ;(self as any).safe = self
+    return self
+  }
+
+  const self = decorate(client)
+  const context = Context.make(PgClient.PgClient, self).pipe(
+    Context.add(SqlClient.SqlClient, self),
+    Context.add(QueryCache.QueryCache, cache),
+    Context.add(Invalidator.Invalidator, Invalidator.make(transactions))
+  )
+  decorated.set(self, context)
+  return context
+})

@@ -1,0 +1,142 @@
+/**
+ * How an invalidation reaches the store, and what happens until it has.
+ *
+ * Order of events after a write has committed:
+ *
+ * 1. Flights that depend on it are detached, synchronously.
+ * 2. `store.invalidate`, one round trip, bounded by `invalidationTimeout`.
+ * 3. Flights are detached once more: one that began between the commit and the
+ *    store's answer may have found the old entry, and after the write returns
+ *    nobody may join it.
+ * 4. The write returns.
+ *
+ * Where step 2 fails or takes too long, the targets go to the queue. Until the
+ * queue has delivered them this process serves nothing that depends on them, and
+ * neither does it fill. The queue is bounded: beyond `maxQueued` groups it
+ * becomes one that stands for everything.
+ *
+ * A write whose outcome is unknown may become visible later. Its targets are
+ * quarantined: unserved from now on, invalidated now and again at the end.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import type { CacheStore } from "../CacheStore.ts"
+import * as Dependency from "../Dependency.ts"
+import type { Flights } from "./flights.ts"
+import type { StoreHealth } from "./storeHealth.ts"
+import type { Tally } from "./tally.ts"
+import { Unserved } from "./unserved.ts"
+
+export interface Delivery {
+  readonly unserved: Unserved
+  /** Invalidates. Never fails, and takes no longer than the time-out. Run it uninterruptibly. */
+  readonly deliver: (targets: Dependency.Targets) => Effect.Effect<void>
+  /** For a write that may or may not have committed. Run it uninterruptibly. */
+  readonly quarantine: (targets: Dependency.Targets) => Effect.Effect<void>
+}
+
+const quarantineMillis = 30_000
+const maxQueued = 256
+
+export const make = Effect.fnUntraced(function*(options: {
+  readonly namespace: string
+  readonly store: CacheStore["Service"]
+  readonly flights: Flights
+  readonly health: StoreHealth
+  readonly tally: Tally
+  readonly timeoutMillis: number
+}): Effect.fn.Return<Delivery, never, Scope.Scope> {
+  const { flights, health, namespace, store, tally } = options
+  const unserved = new Unserved()
+  const scope = yield* Effect.scope
+
+  const send = (targets: Dependency.Targets) =>
+    health.guard("invalidate", store.invalidate({ namespace, ...targets }), options.timeoutMillis)
+
+  // In a fiber of its own: the caller's must not be interrupted here, and may have been
+  // already, while what runs in it has to obey its time-out.
+  const sendApart = (targets: Dependency.Targets): Effect.Effect<Exit.Exit<unknown, unknown>> =>
+    Effect.withFiber((fiber) =>
+      Effect.callback((resume) => {
+        Effect.runForkWith(fiber.context)(send(targets)).addObserver((exit) => resume(Effect.succeed(exit)))
+      })
+    )
+
+  let queue: Array<Dependency.Targets> = []
+  const held = new Set<Dependency.Targets>()
+  const pending = Latch.makeUnsafe(false)
+
+  const enqueue = (targets: Dependency.Targets) => {
+    tally.invalidated("queued")
+    if (queue.length >= maxQueued) {
+      const everything = { ...Dependency.allTargets }
+      unserved.add(everything)
+      for (const group of queue) unserved.remove(group)
+      queue = [everything]
+    } else {
+      unserved.add(targets)
+      queue.push(targets)
+    }
+    tally.undelivered(queue.length)
+    pending.openUnsafe()
+  }
+
+  const deliver = (targets: Dependency.Targets): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      flights.detach(targets)
+      return Effect.flatMap(sendApart(targets), (exit) => {
+        if (Exit.isSuccess(exit)) tally.invalidated("delivered")
+        else enqueue({ ...targets })
+        flights.detach(targets)
+        return Effect.void
+      })
+    })
+
+  const redeliver = Effect.gen(function*() {
+    yield* pending.await
+    // One at a time, oldest first: what comes in meanwhile waits behind it.
+    while (queue.length > 0) {
+      const targets = queue[0]
+      yield* send(targets)
+      flights.detach(targets)
+      // The queue may have collapsed into one that stands for everything.
+      const index = queue.indexOf(targets)
+      if (index >= 0) queue.splice(index, 1)
+      unserved.remove(targets)
+      tally.invalidated("redelivered")
+      tally.undelivered(queue.length)
+    }
+    pending.closeUnsafe()
+  }).pipe(
+    Effect.retry(Schedule.min([Schedule.exponential("100 millis", 2), Schedule.spaced("5 seconds")]).pipe(Schedule.jittered)),
+    Effect.forever
+  )
+  // Registered before the fiber below, hence run after it has ended: one last attempt.
+  yield* Effect.addFinalizer(() => Effect.forEach([...queue, ...held], (targets) => Effect.exit(send(targets)), { discard: true }))
+  yield* Effect.forkScoped(redeliver)
+
+  const quarantine = (targets: Dependency.Targets): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const group = { ...targets }
+      held.add(group)
+      unserved.add(group)
+      const settle = Effect.sleep(Duration.millis(quarantineMillis)).pipe(
+        Effect.andThen(Effect.uninterruptible(Effect.andThen(
+          deliver(group),
+          Effect.sync(() => {
+            held.delete(group)
+            unserved.remove(group)
+          })
+        )))
+      )
+      return Effect.logWarning(
+        "The outcome of a write is unknown: for 30 seconds nothing that depends on it is served from the cache"
+      ).pipe(Effect.andThen(deliver(group)), Effect.andThen(Effect.forkIn(settle, scope)), Effect.asVoid)
+    })
+
+  return { unserved, deliver, quarantine }
+})

@@ -1,0 +1,229 @@
+/**
+ * A form is a statement's SQL text with its analysis, shared by all its
+ * parameters; a plan is what a policy makes of a form.
+ *
+ * Forms are kept by text, bounded; a form that was forgotten is analysed again
+ * and finds its entries, which are named by the text and not by the object.
+ */
+import * as CachePolicy from "../CachePolicy.ts"
+import type * as CacheScope from "../CacheScope.ts"
+import type * as CacheStore from "../CacheStore.ts"
+import * as Dependency from "../Dependency.ts"
+import type { Fingerprinter } from "../Fingerprinter.ts"
+import type * as QueryAnalyzer from "../QueryAnalyzer.ts"
+import { canonical } from "./parameters.ts"
+import { rowCodec } from "./rowCodec.ts"
+import type { Effects } from "./transactions.ts"
+
+/** What a statement gives: rows as objects, with the client's transforms or without, or rows as arrays. */
+export type Kind = "rows" | "plain" | "values"
+
+/** What is the same for every statement of a client. */
+export interface Facts {
+  readonly namespace: string
+  readonly schemaVersion: string
+  readonly session: string
+}
+
+export interface FormsOptions {
+  readonly facts: Facts
+  readonly fingerprinter: Fingerprinter["Service"]
+  readonly analyzer: QueryAnalyzer.QueryAnalyzer["Service"]
+  readonly strategy: "explicit" | "all"
+  readonly defaultPolicy: CachePolicy.Resolved
+}
+
+export class Form {
+  readonly options: FormsOptions
+  readonly sql: string
+  readonly kind: Kind
+  readonly analysis: QueryAnalyzer.Analysis
+  readonly effects: Effects
+  private readonly plans = new WeakMap<CachePolicy.Resolved, Plan>()
+  private lastPolicy: CachePolicy.Resolved | undefined
+  private lastPlan: Plan | undefined
+
+  constructor(options: FormsOptions, sql: string, kind: Kind) {
+    this.options = options
+    this.sql = sql
+    this.kind = kind
+    this.analysis = options.analyzer.analyze(sql)
+    this.effects = effectsOf(this.analysis)
+  }
+
+  /** Whether another look at the text would tell the same. */
+  get isLasting(): boolean {
+    return this.analysis._tag !== "Refused" || this.analysis.code !== "parser-restarting"
+  }
+
+  /** `explicit`: the policy comes from `cached`, not from `strategy: "all"`. */
+  plan(policy: CachePolicy.Resolved, explicit: boolean): Plan {
+    if (policy === this.lastPolicy) return this.lastPlan!
+    let plan = this.plans.get(policy)
+    if (plan === undefined) this.plans.set(policy, plan = new Plan(this, policy, explicit))
+    this.lastPolicy = policy
+    this.lastPlan = plan
+    return plan
+  }
+}
+
+export class Plan {
+  readonly form: Form
+  readonly policy: CachePolicy.Complete
+  readonly dependencies: Dependency.DependencySet
+  /** Why nothing under this plan is cached, if so. */
+  readonly refusal: string | undefined
+  /** The space of those who ask without a scope. */
+  readonly space: string
+  private lastScope: string | undefined
+  private lastSpace = ""
+
+  constructor(form: Form, policy: CachePolicy.Resolved, explicit: boolean) {
+    const { defaultPolicy, facts } = form.options
+    this.form = form
+    this.policy = CachePolicy.complete(
+      policy === defaultPolicy ? policy : CachePolicy.merge(defaultPolicy, policy)
+    )
+    const tables = tablesOf(form.analysis, this.policy)
+    this.refusal = refusalOf(form.analysis, tables, explicit)
+    this.dependencies = Dependency.makeSet(
+      [...(tables ?? []).map((table): Dependency.Table => ({ _tag: "Table", table })), ...this.policy.dependencies],
+      { autoInvalidate: this.policy.autoInvalidate }
+    )
+    this.space = [facts.namespace, facts.schemaVersion, facts.session, form.kind, form.sql].map(part).join("")
+  }
+
+  spaceOf(scope: CacheScope.Resolved | undefined): string {
+    if (scope === undefined) return this.space
+    if (scope.key !== this.lastScope) {
+      this.lastScope = scope.key
+      this.lastSpace = `@${part(scope.key)}${this.space}`
+    }
+    return this.lastSpace
+  }
+}
+
+const part = (text: string): string => `${text.length}:${text}`
+
+/** Names one answer: the form in its context, and the parameters. The fingerprint waits until it is asked for. */
+export class QueryKey implements CacheStore.CacheKey {
+  readonly plan: Plan
+  readonly space: string
+  readonly local: string | number | bigint
+  readonly scope: CacheScope.Resolved | undefined
+  private readonly parameters: () => ReadonlyArray<unknown>
+  private computed: string | undefined
+
+  constructor(
+    plan: Plan,
+    local: string | number | bigint,
+    scope: CacheScope.Resolved | undefined,
+    parameters: () => ReadonlyArray<unknown>
+  ) {
+    this.plan = plan
+    this.space = plan.spaceOf(scope)
+    this.local = local
+    this.scope = scope
+    this.parameters = parameters
+    this.computed = undefined
+  }
+
+  get namespace(): string {
+    return this.plan.form.options.facts.namespace
+  }
+
+  get codec(): CacheStore.Codec {
+    return rowCodec
+  }
+
+  get fingerprint(): string {
+    if (this.computed === undefined) {
+      const { facts, fingerprinter } = this.plan.form.options
+      this.computed = fingerprinter.fingerprint({
+        ...facts,
+        sql: this.plan.form.sql,
+        form: this.plan.form.kind,
+        scope: this.scope?.key ?? "",
+        // The local key exists, so the parameters have a canonical text.
+        parameters: canonical(this.parameters())!
+      })
+    }
+    return this.computed
+  }
+}
+
+const maxForms = 10_000
+
+export class Forms {
+  private readonly options: FormsOptions
+  private readonly forms = new Map<string, Form>()
+
+  constructor(options: FormsOptions) {
+    this.options = options
+  }
+
+  get(sql: string, kind: Kind): Form {
+    const key = kind + sql
+    let form = this.forms.get(key)
+    if (form === undefined) {
+      form = new Form(this.options, sql, kind)
+      if (!form.isLasting) return form
+      if (this.forms.size >= maxForms) this.forms.delete(this.forms.keys().next().value!)
+      this.forms.set(key, form)
+    }
+    return form
+  }
+}
+
+/** How a statement acts on what is cached. */
+export const effectsOf = (analysis: QueryAnalyzer.Analysis): Effects => {
+  switch (analysis._tag) {
+    case "Read":
+      return nothing
+    case "Write":
+      return { _tag: "Writes", targets: writeTargets(analysis.all ? "anything" : analysis.tables), atomic: analysis.atomic }
+    case "Ddl":
+      return { _tag: "Writes", targets: Dependency.allTargets, atomic: true }
+    case "Session":
+      return { _tag: "Session", control: analysis.control, chain: analysis.chain }
+    case "Refused":
+      return analysis.writes === "nothing"
+        ? nothing
+        : { _tag: "Writes", targets: writeTargets(analysis.writes), atomic: true }
+  }
+}
+
+const nothing: Effects = { _tag: "Nothing" }
+
+const writeTargets = (tables: "anything" | ReadonlyArray<string>): Dependency.Targets =>
+  tables === "anything"
+    ? Dependency.allTargets
+    : Dependency.writeTargets(tables.map((table): Dependency.Table => ({ _tag: "Table", table })))
+
+// A program that names its tables itself is asked for them where the analyzer knows none.
+const tablesOf = (
+  analysis: QueryAnalyzer.Analysis,
+  policy: CachePolicy.Complete
+): ReadonlyArray<string> | undefined =>
+  analysis._tag === "Read"
+    ? analysis.tables
+    : analysis._tag === "Refused" && analysis.code === "undeclared" && policy.dependencies.some(isTableOrRow)
+    ? []
+    : undefined
+
+const isTableOrRow = (dependency: Dependency.Dependency): boolean =>
+  dependency._tag === "Table" || dependency._tag === "Row"
+
+// Effect's own tables are queues and locks: their readers want the row as it is now.
+const isEffectTable = (table: string): boolean => table.startsWith("effect_") || table.startsWith("cluster_")
+
+const refusalOf = (
+  analysis: QueryAnalyzer.Analysis,
+  tables: ReadonlyArray<string> | undefined,
+  explicit: boolean
+): string | undefined => {
+  if (tables === undefined) return analysis._tag === "Refused" ? analysis.code : "not-a-read"
+  if (explicit) return undefined
+  if (analysis._tag === "Read" && analysis.timeDependent) return "time-dependent"
+  return tables.some(isEffectTable) ? "effect-table" : undefined
+}

@@ -1,0 +1,395 @@
+/**
+ * The statements of a decorated client: lazy, and asking the cache first.
+ *
+ * A hit must cost less than the statement's own machinery, so the tag keeps
+ * `(strings, args)` and builds the base client's statement only when something
+ * asks for it: a miss, a fragment's segments, `compile`. With scalar arguments
+ * the SQL text depends on the template alone, so the form is found by the
+ * template's identity.
+ *
+ * This is the one module that relies on how `effect/sql/Statement` works inside:
+ *
+ * - statements and fragments are known by their type id, which a lazy one shows;
+ * - `CurrentTransformer` is called with the statement, a constructor of base
+ *   statements, the fiber and a span. It runs here, *before* the key is made:
+ *   were it left to the base statement, one tenant's rewrite would be served to
+ *   another;
+ * - each accessor (`values`, `unprepared`, ...) is an effect of the base
+ *   statement and opens its own span.
+ */
+import type { PgClient } from "@effect/sql-pg"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
+import type * as Fiber from "effect/Fiber"
+import type { SqlError } from "effect/sql/SqlError"
+import * as Statement from "effect/sql/Statement"
+import * as Stream from "effect/Stream"
+import * as CachePolicy from "../CachePolicy.ts"
+import * as CacheScope from "../CacheScope.ts"
+import * as QueryCache from "../QueryCache.ts"
+import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
+import { isScalar, localKey } from "./parameters.ts"
+import { appliedScope, type Transactions } from "./transactions.ts"
+
+/** What the statements of a client share. */
+export interface Decoration {
+  readonly client: PgClient.PgClient
+  readonly cache: QueryCache.QueryCache["Service"]
+  readonly transactions: Transactions
+  readonly forms: Forms
+  /** The policy of a read that nobody put under `cached`, if it has one. */
+  readonly defaultPolicy: CachePolicy.Resolved | undefined
+  /** Whether rows and plain rows differ. */
+  readonly transforms: boolean
+  /** Nothing is cached and nothing invalidated; statements still run in their scope. */
+  readonly noop: boolean
+}
+
+type Run = "execute" | "withoutTransform" | "values" | "valuesUnprepared" | "unprepared" | "raw"
+
+const kinds: { readonly [K in Run]: Kind | undefined } = {
+  execute: "rows",
+  unprepared: "rows",
+  withoutTransform: "plain",
+  values: "values",
+  valuesUnprepared: "values",
+  raw: undefined
+}
+
+/** Makes the lazy statements of one client. */
+export const makeStatements = (decoration: Decoration): {
+  readonly tag: (strings: TemplateStringsArray, args: Array<any>) => Statement.Statement<any>
+  readonly wrap: (statement: Statement.Statement<any>) => Statement.Statement<any>
+} => {
+  const { cache, client, defaultPolicy, forms, transactions } = decoration
+  const kindOf = (run: Run): Kind | undefined => {
+    const kind = kinds[run]
+    return kind === "plain" && !decoration.transforms ? "rows" : kind
+  }
+  const templates: { readonly [K in Kind]: WeakMap<TemplateStringsArray, Form> } = {
+    rows: new WeakMap(),
+    plain: new WeakMap(),
+    values: new WeakMap()
+  }
+
+  // What the fiber's context decides is remembered for the last context seen: statements of one request
+  // come in a row. It holds on to that one context until the next statement.
+  let context: Context.Context<never> | undefined
+  let clock: Clock.Clock
+  let ambient: QueryCache.Ambient | undefined
+  let collector: Array<QueryCache.QueryInfo> | undefined
+  let scope: CacheScope.Resolved | undefined
+  let inTransaction: boolean
+  let transformer: Statement.Transformer | undefined
+  const look = (fiber: Fiber.Fiber<unknown, unknown>) => {
+    context = fiber.context
+    clock = fiber.getRef(Clock.Clock)
+    ambient = fiber.getRef(QueryCache.Ambient)
+    collector = fiber.getRef(QueryCache.Collector)
+    scope = fiber.getRef(CacheScope.CurrentScope)
+    transformer = fiber.getRef(Statement.CurrentTransformer)
+    inTransaction = Context.getOrUndefined(fiber.context as Context.Context<any>, client.transactionService) !== undefined
+  }
+
+  /** Runs the base statement where no cache has a part: in its scope, and seen if it writes. */
+  const direct = (
+    fiber: Fiber.Fiber<unknown, unknown>,
+    form: Form,
+    base: Effect.Effect<any, SqlError>
+  ): Effect.Effect<any, SqlError> => {
+    const scoped = scope !== undefined && scope.settings.length > 0
+    if (inTransaction) {
+      const mismatch = transactions.checkScope(fiber, scope)
+      if (mismatch !== undefined) return mismatch
+    } else if (scoped) {
+      // The transaction that applies the scope collects what the statement writes.
+      return transactions.withTransaction(
+        Effect.withFiber((fiber) => {
+          if (fiber.context !== context) look(fiber)
+          return observe(fiber, form, base)
+        })
+      )
+    }
+    return observe(fiber, form, base)
+  }
+
+  const observe = (
+    fiber: Fiber.Fiber<unknown, unknown>,
+    form: Form,
+    base: Effect.Effect<any, SqlError>
+  ): Effect.Effect<any, SqlError> => {
+    switch (form.effects._tag) {
+      case "Nothing":
+        return base
+      case "Writes":
+        return transactions.write(fiber, base, form.effects.targets, form.effects.atomic)
+      case "Session":
+        return inTransaction ? base : transactions.control(base, form.effects)
+    }
+  }
+
+  const inform = (
+    into: Array<QueryCache.QueryInfo> | undefined,
+    form: Form,
+    plan: Plan | undefined,
+    key: QueryKey | undefined,
+    answer: Omit<QueryCache.Answer, "rows" | "status"> & { readonly status: QueryCache.QueryInfo["status"] }
+  ): void => {
+    into?.push({
+      sql: form.sql,
+      name: plan?.policy.name,
+      status: answer.status,
+      level: answer.level,
+      age: Duration.millis(answer.ageMillis),
+      get fingerprint() {
+        return key?.fingerprint
+      },
+      reason: answer.reason
+    })
+  }
+
+  const bypass = (
+    fiber: Fiber.Fiber<unknown, unknown>,
+    form: Form,
+    plan: Plan | undefined,
+    base: Effect.Effect<any, SqlError>,
+    reason: string
+  ): Effect.Effect<any, SqlError> => {
+    if (form.effects._tag === "Writes") {
+      inform(collector, form, plan, undefined, { status: "write", level: undefined, ageMillis: 0, reason: undefined })
+    } else {
+      cache.bypassed(reason)
+      inform(collector, form, plan, undefined, { status: "bypass", level: undefined, ageMillis: 0, reason })
+    }
+    return direct(fiber, form, base)
+  }
+
+  const consult = (
+    self: LazyStatement,
+    run: Run,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    own: CachePolicy.Resolved | undefined
+  ): Effect.Effect<any, SqlError> => {
+    if (fiber.context !== context) look(fiber)
+    if (transformer !== undefined) return transformed(self, run, transformer, own)
+    if (ambient !== undefined) ambient.witness.consulted++
+
+    const kind = kindOf(run)
+    const { strings } = self
+    const scalars = strings !== undefined && allScalars(self.args)
+    let form: Form | undefined
+    if (scalars) form = templates[kind ?? "rows"].get(strings)
+    if (form === undefined) {
+      form = forms.get(self.inner.compile(run === "withoutTransform" || run === "raw")[0], kind ?? "rows")
+      if (scalars && form.isLasting) templates[kind ?? "rows"].set(strings, form)
+    }
+
+    if (decoration.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
+
+    // Explicit: from `cached`, be it around this statement or further out.
+    const outer = ambient?.policy
+    const explicit = own === undefined ? outer : outer === undefined ? own : merged(outer, own)
+    const policy = explicit ?? defaultPolicy
+    if (policy === undefined || policy === "uncached") {
+      const reason = policy === undefined ? "no-policy" : "uncached"
+      return form.effects._tag === "Nothing" && collector === undefined && scope === undefined && policy === undefined
+        ? self.run(run)
+        : bypass(fiber, form, undefined, self.run(run), reason)
+    }
+    if (kind === undefined) return bypass(fiber, form, undefined, self.run(run), "raw")
+    const plan = form.plan(policy, explicit !== undefined)
+    if (plan.refusal !== undefined) return bypass(fiber, form, plan, self.run(run), plan.refusal)
+    if (inTransaction || transactions.isByHand) return bypass(fiber, form, plan, self.run(run), "transaction")
+    if (cache.unserved(plan.dependencies)) return bypass(fiber, form, plan, self.run(run), "unserved")
+
+    const parameters = (): ReadonlyArray<unknown> => scalars ? self.args : self.inner.compile(run === "withoutTransform")[1]
+    const local = localKey(scalars ? self.args : parameters())
+    if (local === undefined) return bypass(fiber, form, plan, self.run(run), "parameters")
+    const key = new QueryKey(plan, local, scope, parameters)
+    const read = { key, dependencies: plan.dependencies, policy: plan.policy }
+
+    const now = clock.currentTimeMillisUnsafe()
+    const hit = cache.peek(read, now)
+    if (hit !== undefined) {
+      if (collector !== undefined) {
+        inform(collector, form, plan, key, {
+          status: "hit",
+          level: hit.level,
+          ageMillis: now - hit.storedAtMillis,
+          reason: undefined
+        })
+      }
+      return Effect.succeed(QueryCache.rowsOf(hit, plan.policy))
+    }
+
+    const base = self.run(run)
+    const into = collector
+    return Effect.map(
+      cache.fetch({ ...read, query: appliedScope(scope) === "" ? base : transactions.withTransaction(base) }),
+      (answer) => {
+        inform(into, form, plan, key, answer)
+        return answer.rows
+      }
+    )
+  }
+
+  const transformed = (
+    self: LazyStatement,
+    run: Run,
+    transformer: Statement.Transformer,
+    own: CachePolicy.Resolved | undefined
+  ): Effect.Effect<any, SqlError> =>
+    Effect.useSpan("sql.transform", (span) =>
+      Effect.withFiber((fiber) =>
+        Effect.flatMap(transformer(self.inner, client, fiber, span), (statement) => {
+          const rewritten = (statement as unknown) instanceof LazyStatement ? statement : wrap(statement)
+          return Effect.provideService(
+            Effect.withFiber((fiber) => consult(rewritten as unknown as LazyStatement, run, fiber, own)),
+            Statement.CurrentTransformer,
+            undefined
+          )
+        })
+      ))
+
+  /** An accessor of a statement, such as `values`: an effect of its own that can be piped through `cached`. */
+  class Accessor {
+    readonly statement: LazyStatement
+    readonly run: Run
+
+    constructor(statement: LazyStatement, run: Run) {
+      this.statement = statement
+      this.run = run
+    }
+
+    [QueryCache.ConsultTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved) {
+      return consult(this.statement, this.run, fiber, policy)
+    }
+  }
+  Object.assign(
+    Accessor.prototype,
+    Effectable.Prototype<Effect.Effect<any, SqlError> & Accessor>({
+      label: "Statement",
+      evaluate(fiber) {
+        return consult(this.statement, this.run, fiber, undefined)
+      }
+    })
+  )
+
+  class LazyStatement {
+    readonly strings: TemplateStringsArray | undefined
+    readonly args: Array<any>
+    private made: Statement.Statement<any> | undefined
+
+    constructor(
+      strings: TemplateStringsArray | undefined,
+      args: Array<any>,
+      made: Statement.Statement<any> | undefined
+    ) {
+      this.strings = strings
+      this.args = args
+      this.made = made
+    }
+
+    get inner(): Statement.Statement<any> {
+      return this.made ??= client(this.strings!, ...this.args)
+    }
+
+    run(run: Run): Effect.Effect<any, SqlError> {
+      return run === "execute" ? this.inner : this.inner[run]
+    }
+
+    get segments() {
+      return this.inner.segments
+    }
+    get withoutTransform() {
+      return new Accessor(this, "withoutTransform")
+    }
+    get values() {
+      return new Accessor(this, "values")
+    }
+    get valuesUnprepared() {
+      return new Accessor(this, "valuesUnprepared")
+    }
+    get unprepared() {
+      return new Accessor(this, "unprepared")
+    }
+    get raw() {
+      return new Accessor(this, "raw")
+    }
+    get stream() {
+      const self = this
+      return Stream.unwrap(Effect.withFiber((fiber) => {
+        if (fiber.context !== context) look(fiber)
+        if (ambient !== undefined) ambient.witness.consulted++
+        const form = forms.get(self.inner.compile()[0], "rows")
+        const scopeMismatch = inTransaction
+          ? transactions.checkScope(fiber, scope)
+          : appliedScope(scope) === ""
+          ? undefined
+          : Effect.die(new Error("CacheScope.provide: a stream outside a transaction cannot be run in a scope"))
+        if (scopeMismatch !== undefined) return scopeMismatch
+        const stream = self.inner.stream
+        return Effect.succeed(
+          form.effects._tag === "Writes"
+            ? transactions.writeStream(stream, form.effects.targets, form.effects.atomic)
+            : stream
+        )
+      }))
+    }
+    compile(withoutTransform?: boolean) {
+      return this.inner.compile(withoutTransform)
+    }
+    toJSON() {
+      return (this.inner as any).toJSON()
+    }
+
+    [QueryCache.ConsultTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved) {
+      return consult(this, "execute", fiber, policy)
+    }
+  }
+  const { toJSON } = LazyStatement.prototype
+  const { segments: _, ...fragmentTypeId } = Statement.fragment([])
+  Object.assign(
+    LazyStatement.prototype,
+    Effectable.Prototype<Effect.Effect<any, SqlError> & LazyStatement>({
+      label: "Statement",
+      evaluate(fiber) {
+        return consult(this, "execute", fiber, undefined)
+      }
+    }),
+    fragmentTypeId,
+    { toJSON }
+  )
+
+  const wrap = (statement: Statement.Statement<any>): Statement.Statement<any> =>
+    new LazyStatement(undefined, [], statement) as any
+
+  return {
+    tag: (strings, args) => new LazyStatement(strings, args, undefined) as any,
+    wrap
+  }
+}
+
+const allScalars = (args: ReadonlyArray<unknown>): boolean => {
+  for (let i = 0; i < args.length; i++) {
+    if (!isScalar(args[i])) return false
+  }
+  return true
+}
+
+const merges = new WeakMap<CachePolicy.Resolved, WeakMap<CachePolicy.Resolved, CachePolicy.Resolved>>()
+
+const merged = (
+  outer: CachePolicy.Resolved | "uncached",
+  inner: CachePolicy.Resolved
+): CachePolicy.Resolved | "uncached" => {
+  if (outer === "uncached") return outer
+  let inners = merges.get(outer)
+  if (inners === undefined) merges.set(outer, inners = new WeakMap())
+  let policy = inners.get(inner)
+  if (policy === undefined) inners.set(inner, policy = CachePolicy.merge(outer, inner))
+  return policy
+}

@@ -1,0 +1,320 @@
+/**
+ * Writes and the transactions they belong to: what was touched is invalidated
+ * after the outermost commit, never before, and not at all after a rollback.
+ *
+ * `SqlClient.afterCommit` alone does not give this: it discards its callbacks
+ * where COMMIT fails, and COMMIT also fails when the connection is lost after
+ * the server has committed. So the effect given to `withTransaction` is wrapped:
+ *
+ * | how it ended | what happens |
+ * | --- | --- |
+ * | COMMIT succeeded | delivered, as the first of the commit's callbacks |
+ * | the effect failed or was interrupted: ROLLBACK | nothing |
+ * | COMMIT was refused by the server | nothing |
+ * | anything else about COMMIT | unknown: quarantined |
+ * | a savepoint rolled back | its share is dropped |
+ *
+ * A write is collected before it runs: one that is interrupted in a transaction
+ * may have taken effect, and the transaction may still commit.
+ */
+import type { PgClient } from "@effect/sql-pg"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type { Connection } from "effect/sql/SqlConnection"
+import type { SqlError } from "effect/sql/SqlError"
+import * as Statement from "effect/sql/Statement"
+import * as Stream from "effect/Stream"
+import * as CacheScope from "../CacheScope.ts"
+import * as Dependency from "../Dependency.ts"
+import type { Delivery } from "./delivery.ts"
+import * as Outcome from "./outcome.ts"
+
+/** What a transaction has touched so far. */
+export class Touched {
+  /** The scope that was applied when the transaction began. */
+  readonly scope: string
+  private stamps = new Set<string>()
+  private images: Array<Dependency.Image> = []
+  private all = false
+
+  constructor(scope: string) {
+    this.scope = scope
+  }
+
+  get isEmpty(): boolean {
+    return !this.all && this.stamps.size === 0 && this.images.length === 0
+  }
+
+  add(targets: Dependency.Targets): void {
+    if (this.all) return
+    if (targets.all || this.stamps.size + this.images.length > maxTouched) {
+      this.all = true
+      this.stamps.clear()
+      this.images = []
+      return
+    }
+    for (const stamp of targets.stamps) this.stamps.add(stamp)
+    for (const image of targets.images) this.images.push(image)
+  }
+
+  /** What there is, leaving nothing. */
+  take(): Dependency.Targets {
+    const targets: Dependency.Targets = { stamps: [...this.stamps], images: this.images, all: this.all }
+    this.stamps = new Set()
+    this.images = []
+    this.all = false
+    return targets
+  }
+}
+
+// A transaction that touches more single things than this has touched everything.
+const maxTouched = 10_000
+
+/** The scope as it is applied: empty where nothing is. */
+export const appliedScope = (scope: CacheScope.Resolved | undefined): string =>
+  scope === undefined || scope.settings.length === 0 ? "" : scope.key
+
+let nextId = 0
+
+/** Carries what a transaction has touched. One per client: a transaction of one says nothing about writes of another. */
+export const makeCurrent = (): Context.Reference<Touched | undefined> =>
+  Context.Reference<Touched | undefined>(`effect-query-cache/Transactions/${nextId++}`, {
+    defaultValue: () => undefined
+  })
+
+export class Transactions {
+  private readonly client: PgClient.PgClient
+  private readonly delivery: Delivery
+  private readonly current: Context.Reference<Touched | undefined>
+  /** Open while a transaction that was begun by hand, by a statement on the pool, may be under way. */
+  private byHand: Touched | undefined
+
+  constructor(client: PgClient.PgClient, current: Context.Reference<Touched | undefined>, delivery: Delivery) {
+    this.client = client
+    this.current = current
+    this.delivery = delivery
+  }
+
+  /** Whether a transaction that was begun by hand may be under way on any connection. */
+  get isByHand(): boolean {
+    return this.byHand !== undefined
+  }
+
+  /** Invalidates, after the commit of the transaction that the fiber is in, or now. */
+  readonly invalidate = (targets: Dependency.Targets): Effect.Effect<void> =>
+    Effect.withFiber((fiber) =>
+      this.collect(fiber, targets) ?? Effect.uninterruptible(this.delivery.deliver(targets))
+    )
+
+  /** Runs a write and sees to what it touched. `atomic`: a refusal by the server means that nothing was done. */
+  write<A, E, R>(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    run: Effect.Effect<A, E, R>,
+    targets: Dependency.Targets,
+    atomic: boolean
+  ): Effect.Effect<A, E, R> {
+    const collected = this.collect(fiber, targets)
+    if (collected !== undefined) return Effect.andThen(collected, run)
+    this.byHand?.add(targets)
+    return Effect.onExit(run, (exit) => this.settle(exit, targets, atomic))
+  }
+
+  /** As `write`, for rows that come as a stream. */
+  writeStream<A, E, R>(
+    stream: Stream.Stream<A, E, R>,
+    targets: Dependency.Targets,
+    atomic: boolean
+  ): Stream.Stream<A, E, R> {
+    return Stream.unwrap(Effect.withFiber((fiber) => {
+      const collected = this.collect(fiber, targets)
+      if (collected !== undefined) return Effect.as(collected, stream)
+      this.byHand?.add(targets)
+      return Effect.succeed(Stream.onExit(stream, (exit) => this.settle(exit, targets, atomic)))
+    }))
+  }
+
+  /** After a write outside a transaction. */
+  settle(exit: Exit.Exit<unknown, unknown>, targets: Dependency.Targets, atomic: boolean): Effect.Effect<void> {
+    if (Exit.isSuccess(exit)) return this.delivery.deliver(targets)
+    if (!Outcome.refused(exit.cause)) return this.delivery.quarantine(targets)
+    return atomic ? Effect.void : this.delivery.deliver(targets)
+  }
+
+  /**
+   * Notes BEGIN, COMMIT and the like that a program sends as statements of the
+   * pool. Which connection they reach is not known, so until the transaction ends
+   * nothing is served or filled.
+   */
+  control<A, E, R>(run: Effect.Effect<A, E, R>, session: SessionControl): Effect.Effect<A, E, R> {
+    switch (session.control) {
+      case "begin":
+        return Effect.suspend(() => {
+          this.byHand ??= new Touched("")
+          return run
+        })
+      case "commit":
+      case "rollback":
+        return Effect.onExit(run, () => {
+          const touched = this.byHand
+          this.byHand = session.chain ? new Touched("") : undefined
+          return touched === undefined || touched.isEmpty ? Effect.void : this.delivery.deliver(touched.take())
+        })
+      default:
+        return run
+    }
+  }
+
+  /** Dies where a statement would run in another scope than the transaction it is part of. */
+  checkScope(fiber: Fiber.Fiber<unknown, unknown>, scope: CacheScope.Resolved | undefined): Effect.Effect<never> | undefined {
+    const touched = fiber.getRef(this.current)
+    return (touched?.scope ?? "") === appliedScope(scope) ? undefined : Effect.die(
+      new Error("CacheScope.provide: a transaction is open already; provide the scope around withTransaction")
+    )
+  }
+
+  readonly withTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
+    Effect.withFiber((fiber) => {
+      const scope = fiber.getRef(CacheScope.CurrentScope)
+      const touched = new Touched(appliedScope(scope))
+      if (Context.getOrUndefined(fiber.context, this.client.transactionService) !== undefined) {
+        return this.checkScope(fiber, scope) ?? this.nested(effect, touched)
+      }
+      return this.outermost(effect, touched, scope)
+    })
+
+  private nested<A, E, R>(effect: Effect.Effect<A, E, R>, touched: Touched): Effect.Effect<A, E | SqlError, R> {
+    return this.client.withTransaction(Effect.provideService(effect, this.current, touched)).pipe(
+      Effect.onExit((exit) =>
+        Exit.isSuccess(exit) && !touched.isEmpty ? this.invalidate(touched.take()) : Effect.void
+      )
+    )
+  }
+
+  private outermost<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    touched: Touched,
+    scope: CacheScope.Resolved | undefined
+  ): Effect.Effect<A, E | SqlError, R> {
+    let ended = false
+    const deliver = Effect.suspend(() => touched.isEmpty ? Effect.void : this.delivery.deliver(touched.take()))
+    return this.client.withTransaction(
+      // First in line: what the program itself registers to run after the commit may read through the cache.
+      this.client.afterCommit(deliver).pipe(
+        Effect.andThen(scope === undefined || scope.settings.length === 0 ? Effect.void : this.apply(scope)),
+        Effect.andThen(Effect.provideService(effect, this.current, touched)),
+        Effect.tap(() =>
+          Effect.sync(() => {
+            ended = true
+          })
+        )
+      )
+    ).pipe(
+      Effect.onExit((exit) => {
+        if (touched.isEmpty) return Effect.void
+        if (Exit.isSuccess(exit)) return deliver
+        return ended && !Outcome.refused(exit.cause) ? this.delivery.quarantine(touched.take()) : Effect.void
+      })
+    )
+  }
+
+  /** Sets role and settings for the rest of the transaction that the fiber is in. */
+  private apply(scope: CacheScope.Resolved): Effect.Effect<void, SqlError> {
+    const calls = scope.settings.map((_, i) => `set_config($${i * 2 + 1}, $${i * 2 + 2}, true)`)
+    return this.client.unsafe(`SELECT ${calls.join(", ")}`, scope.settings.flat()).pipe(
+      // The program's own rewriting of statements is not meant for this one.
+      Effect.provideService(Statement.CurrentTransformer, undefined),
+      Effect.asVoid
+    )
+  }
+
+  private collect(fiber: Fiber.Fiber<unknown, unknown>, targets: Dependency.Targets): Effect.Effect<void> | undefined {
+    if (Context.getOrUndefined(fiber.context, this.client.transactionService) === undefined) return undefined
+    const touched = fiber.getRef(this.current)
+    // A transaction of the base client, begun around the decorated one.
+    if (touched === undefined) return this.client.afterCommit(this.delivery.deliver(targets))
+    return Effect.sync(() => touched.add(targets))
+  }
+}
+
+/** BEGIN, COMMIT and the like; `chain`: another transaction begins at once. */
+export interface SessionControl {
+  readonly _tag: "Session"
+  readonly control: string
+  readonly chain: boolean
+}
+
+/** How a statement acts on what is cached, as far as a connection has to know. */
+export type Effects =
+  | { readonly _tag: "Nothing" }
+  | { readonly _tag: "Writes"; readonly targets: Dependency.Targets; readonly atomic: boolean }
+  | SessionControl
+
+/**
+ * A reserved connection, on which a program may begin and end transactions by
+ * hand: what it writes is collected until its COMMIT.
+ */
+export const observeConnection = (
+  connection: Connection,
+  effectsOf: (sql: string) => Effects,
+  transactions: Transactions,
+  delivery: Delivery
+): { readonly connection: Connection; readonly close: Effect.Effect<void> } => {
+  let open: Touched | undefined
+
+  // Called when a statement starts: what is to be done when it has ended.
+  const watch = (sql: string): ((exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>) | undefined => {
+    const effects = effectsOf(sql)
+    if (effects._tag === "Writes") {
+      if (open === undefined) return (exit) => transactions.settle(exit, effects.targets, effects.atomic)
+      open.add(effects.targets)
+    } else if (effects._tag === "Session") {
+      const touched = open
+      switch (effects.control) {
+        case "begin":
+          open ??= new Touched("")
+          break
+        case "commit":
+          open = effects.chain ? new Touched("") : undefined
+          if (touched !== undefined && !touched.isEmpty) {
+            return (exit) => transactions.settle(exit, touched.take(), true)
+          }
+          break
+        case "rollback":
+          return (exit) =>
+            Effect.sync(() => {
+              // Without an answer the end of the scope settles it.
+              if (Exit.isSuccess(exit)) open = effects.chain ? new Touched("") : undefined
+            })
+      }
+    }
+    return undefined
+  }
+  const observe = <A, E>(sql: string, run: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.suspend(() => {
+      const after = watch(sql)
+      return after === undefined ? run : Effect.onExit(run, after)
+    })
+
+  const overrides: Partial<Connection> = {
+    execute: (sql, params, transformRows) => observe(sql, connection.execute(sql, params, transformRows)),
+    executeRaw: (sql, params) => observe(sql, connection.executeRaw(sql, params)),
+    executeValues: (sql, params) => observe(sql, connection.executeValues(sql, params)),
+    executeValuesUnprepared: (sql, params) => observe(sql, connection.executeValuesUnprepared(sql, params)),
+    executeUnprepared: (sql, params, transformRows) =>
+      observe(sql, connection.executeUnprepared(sql, params, transformRows)),
+    executeStream: (sql, params, transformRows) =>
+      Stream.suspend(() => {
+        const after = watch(sql)
+        const stream = connection.executeStream(sql, params, transformRows)
+        return after === undefined ? stream : Stream.onExit(stream, after)
+      })
+  }
+  return {
+    connection: Object.assign(Object.create(connection), overrides),
+    close: Effect.suspend(() =>
+      open === undefined || open.isEmpty ? Effect.void : delivery.quarantine(open.take())
+    )
+  }
+}
