@@ -12,7 +12,10 @@ export default defineConfig({
   },
   test: {
     include: ["test/**/*.test.ts"],
+    globalSetup: "test/support/globalSetup.ts",
     allowOnly: false,
+    // Benches and servers share the machine with the tests.
+    maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 120_000,
     // Type tests are compiled by the same compiler as the sources. (tstyche drives the compiler's JavaScript interface,
