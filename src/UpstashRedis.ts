@@ -239,7 +239,7 @@ const check = (owner: string, options: UpstashOptions): Settings => {
 // People paste `rediss://default:<password>@...`, add `?_token=...`, or swap the two values. Only what cannot be a
 // secret is shown.
 const checkUrl = (owner: string, value: string): string => {
-  let url: URL | undefined
+  let url: InstanceType<typeof URL> | undefined
   try {
     url = new URL(value)
   } catch {}
@@ -312,8 +312,8 @@ interface Http {
     path: ReadonlyArray<string>,
     accept: string,
     body: string | undefined,
-    signal: AbortSignal
-  ) => Promise<Response>
+    signal: unknown
+  ) => Promise<WebResponse>
 }
 
 const makeHttp = (settings: Settings): Http => {
@@ -327,7 +327,7 @@ const makeHttp = (settings: Settings): Http => {
     }
     if (body !== undefined) headers["Content-Type"] = "application/json"
     if (syncToken !== "") headers["upstash-sync-token"] = syncToken
-    let response: Response
+    let response: WebResponse
     try {
       response = await fetch([settings.url, ...path].join("/"), {
         method: "POST",
@@ -347,7 +347,7 @@ const makeHttp = (settings: Settings): Http => {
     return response
   }
 
-  const refusal = async (response: Response): Promise<RestError> => {
+  const refusal = async (response: WebResponse): Promise<RestError> => {
     const { status } = response
     let said: string | undefined
     try {
@@ -355,7 +355,8 @@ const makeHttp = (settings: Settings): Http => {
     } catch {}
     const detail = said === undefined ? "" : `: ${publicText(said, settings.token)}`
     return status === 401 || status === 403
-      ? new RestError("Denied", `The token was refused (HTTP ${status})${detail}`, status)
+      // In Redis's own word, which callers who tell errors apart look for.
+      ? new RestError("Denied", `WRONGPASS the token is refused (HTTP ${status})${detail}`, status)
       : new RestError("Status", `HTTP ${status}${detail}`, status)
   }
 
@@ -532,7 +533,7 @@ const makeSubscribe = (http: Http, settings: Settings) =>
     yield* Effect.addFinalizer(() => abort)
 
     const events = new Events(channel, onMessage)
-    const read = (reader: ReadableStreamDefaultReader<Uint8Array>) =>
+    const read = (reader: WebReader) =>
       Effect.tryPromise({
         try: async () => {
           const chunk = await reader.read().catch((error) => {
@@ -549,11 +550,13 @@ const makeSubscribe = (http: Http, settings: Settings) =>
         const path = ["subscribe", encodeURIComponent(channel)]
         const response = await http.open(path, "text/event-stream", undefined, controller.signal)
         if (response.body === null) throw invalidReply()
-        return response.body.getReader() as ReadableStreamDefaultReader<Uint8Array>
+        return response.body.getReader()
       },
       catch: redisError
     }).pipe(
-      Effect.tap((reader) => Effect.whileLoop({ while: () => !events.confirmed, body: () => read(reader), step: noop })),
+      Effect.tap((reader) =>
+        Effect.whileLoop({ while: () => !events.confirmed, body: () => read(reader), step: noop })
+      ),
       within(settings),
       Effect.onError(() => abort)
     )
@@ -615,3 +618,50 @@ class Events {
     else if (text.startsWith(`subscribe,${this.channel},`)) this.confirmed = true
   }
 }
+
+// -----------------------------------------------------------------------------
+// The platform
+// -----------------------------------------------------------------------------
+
+// All that is asked of it. No types of a platform are compiled into the library, so that no module comes to need one.
+declare const fetch: (
+  url: string,
+  init: {
+    readonly method: "POST"
+    readonly headers: Record<string, string>
+    readonly body?: string
+    readonly signal: unknown
+    readonly cache: "no-store"
+    readonly redirect: "manual"
+  }
+) => Promise<WebResponse>
+
+interface WebResponse {
+  readonly ok: boolean
+  readonly status: number
+  readonly headers: { readonly get: (name: string) => string | null }
+  readonly text: () => Promise<string>
+  readonly body: { readonly getReader: () => WebReader } | null
+}
+
+interface WebReader {
+  readonly read: () => Promise<{ readonly done: false; readonly value: Uint8Array } | { readonly done: true }>
+}
+
+declare const AbortController: new() => { readonly signal: unknown; readonly abort: () => void }
+
+declare const TextDecoder: new() => {
+  readonly decode: (bytes: Uint8Array, options: { readonly stream: boolean }) => string
+}
+
+declare const URL: new(url: string) => {
+  readonly protocol: string
+  readonly username: string
+  readonly password: string
+  readonly host: string
+  readonly search: string
+  readonly hash: string
+  readonly href: string
+}
+
+declare const queueMicrotask: (callback: () => void) => void

@@ -7,16 +7,15 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
-import { type ChildProcess, spawn } from "node:child_process"
+import type * as Scope from "effect/Scope"
+import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { mkdtemp, rm } from "node:fs/promises"
 import * as Http from "node:http"
 import * as Net from "node:net"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
 import { setTimeout } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { createClient } from "redis"
+import { makeServer, type Server } from "./redis.ts"
 
 /** What goes wrong with the requests that arrive while it is set. */
 export interface Fault {
@@ -32,19 +31,21 @@ export interface Fault {
 export interface Arrival {
   readonly path: string
   readonly commands: ReadonlyArray<ReadonlyArray<string>>
+  /** What the last answer told the client to say. */
+  readonly syncToken: string | undefined
 }
 
 export class UpstashServer extends Context.Service<UpstashServer, {
   readonly url: string
   readonly token: Redacted.Redacted<string>
-  /** Where the same Redis speaks its own protocol. */
-  readonly redisUrl: string
+  /** The Redis behind it. */
+  readonly redis: Server
   /** Every request since the last call. */
   readonly arrivals: Effect.Effect<ReadonlyArray<Arrival>>
   /** Requests that the other side gave up before they were answered, since the server started. */
   readonly abandoned: Effect.Effect<number>
-  /** Sets the fault, `undefined` for none, and lets go of what hangs. */
-  readonly fault: (fault: Fault | undefined) => Effect.Effect<void>
+  /** Sets the fault until the scope closes, `undefined` for none, and lets go of what hangs. */
+  readonly fault: (fault: Fault | undefined) => Effect.Effect<void, never, Scope.Scope>
   /** How many event streams are open. */
   readonly streams: Effect.Effect<number>
   /** Ends the open event streams, in order or by cutting their connections. */
@@ -57,17 +58,28 @@ export const layer: Layer.Layer<UpstashServer> = Layer.effect(
   UpstashServer,
   Effect.gen(function*() {
     const token = "AX1sASQgNTU-secret-token-of-the-tests=="
-    const redisPort = yield* redisServer
-    const restPort = yield* restServer(redisPort, token)
+    const redis = yield* makeServer()
+    const restUrl = yield* restServer(redis.url, token)
 
     let arrivals: Array<Arrival> = []
+    let answers = 0
     let abandoned = 0
     let fault: Fault | undefined
     const streams = new Set<Http.ServerResponse>()
     const waiting = new Set<() => void>()
 
+    const setFault = (next: Fault | undefined) =>
+      Effect.sync(() => {
+        fault = next
+        for (const end of waiting) end()
+        waiting.clear()
+      })
+
     const subscribe = async (channel: string, response: Http.ServerResponse): Promise<void> => {
-      const subscriber = createClient({ socket: { port: redisPort, reconnectStrategy: false } })
+      // The answer begins before the subscription stands.
+      response.writeHead(200, { "content-type": "text/event-stream" }).flushHeaders()
+      streams.add(response)
+      const subscriber = createClient({ url: redis.url, socket: { reconnectStrategy: false } })
       subscriber.on("error", () => response.destroy())
       response.on("close", () => {
         streams.delete(response)
@@ -77,13 +89,11 @@ export const layer: Layer.Layer<UpstashServer> = Layer.effect(
       await subscriber.subscribe(channel, (message) => {
         response.write(`data: message,${channel},${message.replaceAll("\n", "\ndata: ")}\n\n`)
       })
-      response.writeHead(200, { "content-type": "text/event-stream" })
       response.write(`data: subscribe,${channel},1\n\n`)
-      streams.add(response)
     }
 
     const forward = async (path: string, body: string, base64: boolean, response: Http.ServerResponse) => {
-      const answer = await fetch(`http://127.0.0.1:${restPort}${path}`, {
+      const answer = await fetch(`${restUrl}${path}`, {
         method: "POST",
         headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
         body
@@ -100,7 +110,9 @@ export const layer: Layer.Layer<UpstashServer> = Layer.effect(
       for await (const chunk of request.setEncoding("utf8")) body += chunk
       const path = request.url!
       const commands = body === "" ? [] : JSON.parse(body)
-      arrivals.push({ path, commands: path === "/" ? [commands] : commands })
+      const syncToken = request.headers["upstash-sync-token"] as string | undefined
+      arrivals.push({ path, commands: path === "/" ? [commands] : commands, syncToken })
+      response.setHeader("upstash-sync-token", `sync-${++answers}`)
       response.on("close", () => {
         if (!response.writableFinished && !streams.has(response)) abandoned++
       })
@@ -138,23 +150,21 @@ export const layer: Layer.Layer<UpstashServer> = Layer.effect(
     return {
       url: `http://127.0.0.1:${port}`,
       token: Redacted.make(token),
-      redisUrl: `redis://127.0.0.1:${redisPort}`,
+      redis,
       arrivals: Effect.sync(() => {
         const since = arrivals
         arrivals = []
         return since
       }),
       abandoned: Effect.sync(() => abandoned),
-      fault: (next) =>
-        Effect.sync(() => {
-          fault = next
-          for (const end of waiting) end()
-          waiting.clear()
-        }),
+      fault: (next) => Effect.acquireRelease(setFault(next), () => setFault(undefined)),
       streams: Effect.sync(() => streams.size),
       endStreams: (how) =>
         Effect.sync(() => {
-          for (const stream of streams) how === "end" ? stream.end() : stream.destroy()
+          for (const stream of streams) {
+            if (how === "end") stream.end()
+            else stream.destroy()
+          }
         }),
       writeStreams: (data) =>
         Effect.sync(() => {
@@ -168,33 +178,16 @@ export const layer: Layer.Layer<UpstashServer> = Layer.effect(
 const inBase64 = (key: string, value: unknown): unknown =>
   key !== "error" && typeof value === "string" && value !== "OK" ? Buffer.from(value).toString("base64") : value
 
-const redisServer = Effect.gen(function*() {
-  const directory = yield* Effect.acquireRelease(
-    Effect.promise(() => mkdtemp(join(tmpdir(), "upstash-"))),
-    (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true }))
-  )
-  return yield* server("redis-server", (port) => ({
-    args: ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--dir", directory]
-  }))
-})
-
-const restServer = (redisPort: number, token: string) =>
-  server(process.execPath, (port) => ({
-    args: [fileURLToPath(new URL("dist/server.js", restServerPackage))],
-    env: { PORT: `${port}`, URS_TOKEN: token, REDIS_URL: `redis://127.0.0.1:${redisPort}` }
-  }))
-
-const restServerPackage = new URL("../../node_modules/@humanwhocodes/upstash-redis-server/", import.meta.url)
-
-/** A process that listens on a port of its own until the scope closes. */
-const server = Effect.fnUntraced(function*(
-  command: string,
-  options: (port: number) => { readonly args: ReadonlyArray<string>; readonly env?: Record<string, string> }
-) {
+/** The REST server, as a process: it never lets go of its connection to Redis. */
+const restServer = Effect.fnUntraced(function*(redisUrl: string, token: string) {
   const port = yield* Effect.promise(freePort)
-  const { args, env } = options(port)
   const child = yield* Effect.acquireRelease(
-    Effect.sync(() => spawn(command, args, { env: { ...process.env, ...env }, stdio: "ignore" })),
+    Effect.sync(() =>
+      spawn(process.execPath, [fileURLToPath(restServerMain)], {
+        env: { ...process.env, PORT: `${port}`, URS_TOKEN: token, REDIS_URL: redisUrl },
+        stdio: "ignore"
+      })
+    ),
     (child) =>
       Effect.promise(async () => {
         if (child.exitCode !== null || child.signalCode !== null) return
@@ -203,15 +196,22 @@ const server = Effect.fnUntraced(function*(
         await exited
       })
   )
+  const url = `http://127.0.0.1:${port}`
   yield* Effect.promise(async () => {
-    const ended = once(child, "exit").then(() => {
-      throw new Error(`${command} did not start`)
-    })
-    ended.catch(() => {})
-    await Promise.race([listening(port, child), ended])
+    while (child.exitCode === null) {
+      try {
+        await fetch(url)
+        return
+      } catch {
+        await setTimeout(20)
+      }
+    }
+    throw new Error("upstash-redis-server did not start")
   })
-  return port
+  return url
 })
+
+const restServerMain = new URL("../../node_modules/@humanwhocodes/upstash-redis-server/dist/server.js", import.meta.url)
 
 const freePort = async (): Promise<number> => {
   const probe = Net.createServer().listen(0, "127.0.0.1")
@@ -220,18 +220,4 @@ const freePort = async (): Promise<number> => {
   probe.close()
   await once(probe, "close")
   return port
-}
-
-const listening = async (port: number, child: ChildProcess): Promise<void> => {
-  while (child.exitCode === null) {
-    const socket = Net.connect(port, "127.0.0.1")
-    try {
-      await once(socket, "connect")
-      return
-    } catch {
-      await setTimeout(20)
-    } finally {
-      socket.destroy()
-    }
-  }
 }
