@@ -1,0 +1,4 @@
+import * as CacheStore from "../src/CacheStore.ts"
+import { suite } from "./CacheStoreTest.ts"
+
+suite("CacheStore.layerMemory", CacheStore.layerMemory())

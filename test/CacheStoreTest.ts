@@ -1,0 +1,698 @@
+/**
+ * What every store promises. The suite runs on each of them.
+ */
+import { assert, layer as layerTests } from "@effect/vitest"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/testing/TestClock"
+import * as CacheStore from "../src/CacheStore.ts"
+import * as Dependency from "../src/Dependency.ts"
+
+export interface SuiteOptions {
+  /** Runs by the real clock, for stores whose time is not ours to set. */
+  readonly live?: boolean
+}
+
+export type Service = CacheStore.CacheStore["Service"]
+
+/** Text is JSON, and values that JSON alters are refused. */
+export const json: CacheStore.Codec = {
+  encode: (value) => {
+    const text = JSON.stringify(value)
+    return typeof value === "symbol" ? undefined : text
+  },
+  decode: (text) => JSON.parse(text)
+}
+
+let namespaces = 0
+
+/** A namespace that no other test uses. */
+export const freshNamespace = (): string => `test-${++namespaces}`
+
+export const keyOf = (namespace: string, name: string, codec: CacheStore.Codec = json): CacheStore.CacheKey => ({
+  namespace,
+  space: `${namespace}/space`,
+  local: name,
+  fingerprint: name,
+  codec
+})
+
+export const entryOf = (
+  value: unknown,
+  dependencies: Dependency.DependencySet,
+  timeToLiveMillis = 60_000
+): CacheStore.Entry => ({ value, dependencies, timeToLiveMillis, bytes: 100 })
+
+export const setOf = (...dependencies: ReadonlyArray<Dependency.Dependency>): Dependency.DependencySet =>
+  Dependency.makeSet(dependencies)
+
+/** A lookup that must miss. */
+export const miss = Effect.fnUntraced(function*(
+  store: Service,
+  key: CacheStore.CacheKey,
+  dependencies: Dependency.DependencySet
+) {
+  const outcome = yield* store.lookup(key, dependencies)
+  if (outcome._tag !== "Miss") return assert.fail(`expected a miss for ${key.fingerprint}`)
+  return outcome
+})
+
+/** The value of a lookup that must hit. */
+export const hit = Effect.fnUntraced(function*(
+  store: Service,
+  key: CacheStore.CacheKey,
+  dependencies: Dependency.DependencySet
+) {
+  const outcome = yield* store.lookup(key, dependencies)
+  if (outcome._tag !== "Hit") return assert.fail(`expected a hit for ${key.fingerprint}, but ${outcome.reason}`)
+  return outcome
+})
+
+/** Looks up, misses, fills, and must be accepted. */
+export const fill = Effect.fnUntraced(function*(
+  store: Service,
+  key: CacheStore.CacheKey,
+  dependencies: Dependency.DependencySet,
+  value: unknown = key.fingerprint,
+  timeToLiveMillis?: number
+) {
+  const { lease } = yield* miss(store, key, dependencies)
+  const verdict = yield* store.store(key, entryOf(value, dependencies, timeToLiveMillis), lease)
+  assert.strictEqual(verdict, "accepted")
+  return lease
+})
+
+/** What a write of the program itself marks. */
+export const write = (namespace: string, ...dependencies: ReadonlyArray<Dependency.Dependency>) => ({
+  namespace,
+  ...Dependency.writeTargets(dependencies)
+})
+
+const explicit = (namespace: string, ...dependencies: ReadonlyArray<Dependency.Dependency>) => ({
+  namespace,
+  ...Dependency.explicitTargets(dependencies)
+})
+
+const image = (table: string, columns: Record<string, string | null>): Dependency.Image => ({
+  table,
+  columns: new Map(Object.entries(columns))
+})
+
+const images = (namespace: string, ...images: ReadonlyArray<Dependency.Image>): CacheStore.InvalidateRequest => ({
+  namespace,
+  stamps: [],
+  images,
+  all: false
+})
+
+export const suite = <E>(name: string, layer: Layer.Layer<CacheStore.CacheStore, E>, options?: SuiteOptions): void => {
+  const advance = (millis: number) => options?.live === true ? Effect.sleep(millis) : TestClock.adjust(millis)
+  const pause = options?.live === true ? Effect.sleep(5) : Effect.yieldNow
+
+  const { row, table, tag } = Dependency
+  const orders = setOf(table("orders"))
+
+  /** The cached keys of a namespace that hits after `request`. */
+  const surviving = Effect.fnUntraced(function*(
+    store: Service,
+    request: CacheStore.InvalidateRequest,
+    entries: ReadonlyArray<readonly [string, Dependency.DependencySet]>
+  ) {
+    for (const [name, set] of entries) yield* fill(store, keyOf(request.namespace, name), set)
+    yield* store.invalidate(request)
+    const survivors: Array<string> = []
+    for (const [name, set] of entries) {
+      const outcome = yield* store.lookup(keyOf(request.namespace, name), set)
+      if (outcome._tag === "Hit") survivors.push(name)
+      // A store may drop at once what an invalidation reaches.
+      else assert.include(["invalidated", "absent"], outcome.reason)
+    }
+    return survivors
+  })
+
+  layerTests(layer, { excludeTestServices: options?.live === true })(name, (it) => {
+    it.effect("returns what was filled, and when", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        const value = [{ id: 1, name: "Ada \u0000 \ud83d\ude00 \ud800", nested: { a: [null, true] } }]
+        const before = yield* Clock.currentTimeMillis
+        const { reason } = yield* miss(store, key, orders)
+        assert.strictEqual(reason, "absent")
+        yield* fill(store, key, orders, value)
+        const after = yield* Clock.currentTimeMillis
+        yield* advance(20)
+        const found = yield* hit(store, key, orders)
+        assert.deepStrictEqual(found.value, value)
+        // Two clocks round to milliseconds.
+        assert.isAtLeast(found.storedAtMillis, before - 5)
+        assert.isAtMost(found.storedAtMillis, after + 5)
+        if (found.dependencies !== undefined) assert.strictEqual(found.dependencies.id, orders.id)
+      }))
+
+    it.effect("refuses a fill that comes after the invalidation (race 1)", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        const { lease } = yield* miss(store, key, orders)
+        yield* store.invalidate(write(key.namespace, table("orders")))
+        assert.strictEqual(yield* store.store(key, entryOf("old", orders), lease), "refused")
+        yield* fill(store, key, orders, "new")
+        assert.strictEqual((yield* hit(store, key, orders)).value, "new")
+      }))
+
+    it.effect("refuses a late fill when another asker registered the dependency again", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        const slow = yield* miss(store, key, orders)
+        yield* store.invalidate(write(key.namespace, table("orders")))
+        const fast = yield* miss(store, key, orders)
+        assert.strictEqual(yield* store.store(key, entryOf("new", orders), fast.lease), "accepted")
+        assert.strictEqual(yield* store.store(key, entryOf("old", orders), slow.lease), "refused")
+        assert.strictEqual((yield* hit(store, key, orders)).value, "new")
+      }))
+
+    it.effect("refuses a fill whose dependency nobody registered (race 2)", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        const { lease } = yield* miss(store, key, orders)
+        const more = setOf(table("orders"), tag("premium"))
+        assert.strictEqual(yield* store.store(key, entryOf("v", more), lease), "refused")
+        assert.strictEqual((yield* miss(store, key, orders)).reason, "absent")
+      }))
+
+    it.effect("refuses a lease of another epoch", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        const { lease } = yield* miss(store, key, orders)
+        for (const epoch of ["", "another", `${lease.epoch}0`]) {
+          assert.strictEqual(yield* store.store(key, entryOf("v", orders), { ...lease, epoch }), "refused")
+        }
+      }))
+
+    it.effect("an invalidation reaches what was filled before it, and only what depends on it", () =>
+      Effect.gen(function*() {
+        const namespace = freshNamespace()
+        const survivors = yield* surviving(yield* CacheStore.CacheStore, write(namespace, table("orders")), [
+          ["orders", orders],
+          ["users", setOf(table("users"))],
+          ["both", setOf(table("users"), table("orders"))],
+          ["row", setOf(row("orders", { id: 7 }))],
+          ["tagged", setOf(table("users"), tag("orders"))],
+          ["none", setOf()]
+        ])
+        assert.deepStrictEqual(survivors, ["users", "tagged", "none"])
+      }))
+
+    it.effect("an entry is valid for its own dependencies and the caller's (race 20)", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        const premium = setOf(table("orders"), tag("premium"))
+        yield* fill(store, key, premium)
+
+        // Filled for more than this caller asks for: its own dependency still counts.
+        yield* store.invalidate(write(key.namespace, tag("premium")))
+        yield* miss(store, key, orders)
+        yield* fill(store, key, orders)
+
+        // Filled for less than this caller asks for: what is not registered makes it a miss, and so does what was
+        // invalidated since, although the entry is good for others.
+        const vip = setOf(table("orders"), tag("vip"))
+        yield* miss(store, key, vip)
+        yield* hit(store, key, orders)
+        yield* store.invalidate(write(key.namespace, tag("vip")))
+        yield* miss(store, key, vip)
+        yield* hit(store, key, orders)
+        yield* fill(store, key, vip, "for vip")
+        assert.strictEqual((yield* hit(store, key, vip)).value, "for vip")
+      }))
+
+    it.effect("a row written leaves the other rows", () =>
+      Effect.gen(function*() {
+        const survivors = yield* surviving(
+          yield* CacheStore.CacheStore,
+          write(freshNamespace(), row("orders", { id: 7 })),
+          [
+            ["row 7", setOf(row("orders", { id: 7 }))],
+            ["row 8", setOf(row("orders", { id: 8 }))],
+            ["rows 7 and 8", setOf(row("orders", { id: 7 }), row("orders", { id: 8 }))],
+            ["whole", orders],
+            ["row 7 of users", setOf(row("users", { id: 7 }))],
+            // The image says nothing of these columns.
+            ["by customer", setOf(row("orders", { customer: 1 }))],
+            ["by both", setOf(row("orders", { id: 8, customer: 1 }))]
+          ]
+        )
+        assert.deepStrictEqual(survivors, ["row 8", "row 7 of users"])
+      }))
+
+    it.effect("images mark the conjunctions they match in every shape", () =>
+      Effect.gen(function*() {
+        const namespace = freshNamespace()
+        const survivors = yield* surviving(
+          yield* CacheStore.CacheStore,
+          images(
+            namespace,
+            image("orders", { id: "7", customer: "1", state: null }),
+            image("orders", { id: "7", customer: "2", state: null })
+          ),
+          [
+            ["id=7", setOf(row("orders", { id: 7 }))],
+            ["id=8", setOf(row("orders", { id: 8 }))],
+            ["customer=1", setOf(row("orders", { customer: 1 }))],
+            ["customer=2", setOf(row("orders", { customer: 2 }))],
+            ["customer=3", setOf(row("orders", { customer: 3 }))],
+            ["customer=1, id=7", setOf(row("orders", { customer: 1, id: 7 }))],
+            ["customer=1, id=8", setOf(row("orders", { customer: 1, id: 8 }))],
+            ["state is null", setOf(row("orders", { state: null }))],
+            ["state=null, the text", setOf(row("orders", { state: "null" }))],
+            ["colour=red", setOf(row("orders", { colour: "red" }))]
+          ]
+        )
+        assert.deepStrictEqual(survivors, ["id=8", "customer=3", "customer=1, id=8", "state=null, the text"])
+      }))
+
+    it.effect("a write of unknown rows reaches all of them", () =>
+      Effect.gen(function*() {
+        const survivors = yield* surviving(
+          yield* CacheStore.CacheStore,
+          write(freshNamespace(), table("orders")),
+          [["row 7", setOf(row("orders", { id: 7 }))], ["row 7 of users", setOf(row("users", { id: 7 }))]]
+        )
+        assert.deepStrictEqual(survivors, ["row 7 of users"])
+      }))
+
+    it.effect("many images of a table are not lost", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const namespace = freshNamespace()
+        const many = Array.from({ length: 3_000 }, (_, id) => image("orders", { id: `${id}` }))
+        const survivors = yield* surviving(store, images(namespace, ...many, image("users", { id: "1" })), [
+          ["orders 2999", setOf(row("orders", { id: 2_999 }))],
+          ["users 1", setOf(row("users", { id: 1 }))],
+          ["users 2", setOf(row("users", { id: 2 }))],
+          ["items 1", setOf(row("items", { id: 1 }))]
+        ])
+        assert.deepStrictEqual(survivors, ["users 2", "items 1"])
+      }))
+
+    it.effect("shapes beyond any limit stay right", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const namespace = freshNamespace()
+        const entries = Array.from({ length: 100 }, (_, i) => ({
+          key: keyOf(namespace, `q${i}`),
+          dependencies: setOf(row("orders", { [`c${i}`]: 1 }))
+        }))
+        const outcomes = yield* store.lookupMany(entries)
+        yield* store.storeMany(entries.map(({ dependencies, key }, i) => {
+          const outcome = outcomes[i]
+          assert(outcome._tag === "Miss")
+          return { key, entry: entryOf(i, dependencies), lease: outcome.lease }
+        }))
+        const matching = Object.fromEntries(entries.map((_, i) => [`c${i}`, "1"]))
+        yield* store.invalidate(images(namespace, image("orders", matching)))
+        // Registered again, none of them may bring an old entry back.
+        for (let round = 0; round < 2; round++) {
+          for (const outcome of yield* store.lookupMany(entries)) assert.strictEqual(outcome._tag, "Miss")
+        }
+      }))
+
+    it.effect("entries without autoInvalidate are reached by explicit calls only", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const manual = { autoInvalidate: false }
+        const namespace = freshNamespace()
+        const entries = [
+          ["table", Dependency.makeSet([table("orders")], manual)],
+          ["row", Dependency.makeSet([row("orders", { id: 7 })], manual)]
+        ] as const
+        assert.deepStrictEqual(
+          yield* surviving(store, write(namespace, table("orders"), row("orders", { id: 7 })), entries),
+          ["table", "row"]
+        )
+        yield* store.invalidate(explicit(namespace, row("orders", { id: 8 })))
+        yield* miss(store, keyOf(namespace, "table"), entries[0][1])
+        yield* hit(store, keyOf(namespace, "row"), entries[1][1])
+        yield* store.invalidate(explicit(namespace, table("orders")))
+        yield* miss(store, keyOf(namespace, "row"), entries[1][1])
+      }))
+
+    it.effect("`all` reaches everything of its namespace, leases too", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const namespace = freshNamespace()
+        const other = keyOf(freshNamespace(), "q")
+        yield* fill(store, other, orders)
+        const { lease } = yield* miss(store, keyOf(namespace, "late"), orders)
+        const survivors = yield* surviving(store, { namespace, ...Dependency.allTargets }, [
+          ["orders", orders],
+          ["row", setOf(row("orders", { id: 7 }))],
+          ["none", setOf()]
+        ])
+        assert.deepStrictEqual(survivors, [])
+        assert.strictEqual(yield* store.store(keyOf(namespace, "late"), entryOf("old", orders), lease), "refused")
+        yield* hit(store, other, orders)
+      }))
+
+    it.effect("namespaces are separate, whatever their names", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const base = freshNamespace()
+        const names = [
+          base,
+          `${base}:0`,
+          `${base}:0}`,
+          `${base}{a}`,
+          `${base}%`,
+          `${base}%007b`,
+          `${base}\ud800`,
+          `${base}\ud801`
+        ]
+        for (const namespace of names) yield* fill(store, keyOf(namespace, "q"), orders, namespace)
+        yield* store.invalidate(write(names[0], table("orders")))
+        yield* miss(store, keyOf(names[0], "q"), orders)
+        for (const namespace of names.slice(1)) {
+          assert.strictEqual((yield* hit(store, keyOf(namespace, "q"), orders)).value, namespace)
+        }
+      }))
+
+    it.effect("keys are separate, whatever their names", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const namespace = freshNamespace()
+        const names = [
+          "h",
+          "q",
+          "Q",
+          "q:0",
+          "q}",
+          "{q",
+          "q%007d",
+          "q\n",
+          "q\u0000",
+          "q\ud800",
+          "q\ud801",
+          "é",
+          "e\u0301"
+        ]
+        for (const name of names) yield* fill(store, keyOf(namespace, name), orders, name)
+        for (const name of names) {
+          assert.strictEqual((yield* hit(store, keyOf(namespace, name), orders)).value, name)
+        }
+      }))
+
+    it.effect("time to live", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const namespace = freshNamespace()
+        yield* fill(store, keyOf(namespace, "short"), orders, "v", 40)
+        yield* fill(store, keyOf(namespace, "long"), orders)
+        yield* hit(store, keyOf(namespace, "short"), orders)
+        yield* advance(60)
+        const { reason } = yield* miss(store, keyOf(namespace, "short"), orders)
+        assert.include(["expired", "absent"], reason)
+        yield* hit(store, keyOf(namespace, "long"), orders)
+        assert.strictEqual(store.peek(keyOf(namespace, "short"), yield* Clock.currentTimeMillis), undefined)
+        // Expired, not invalidated: the next fill is as good as the first.
+        yield* fill(store, keyOf(namespace, "short"), orders, "again", 40)
+        assert.strictEqual((yield* hit(store, keyOf(namespace, "short"), orders)).value, "again")
+      }))
+
+    it.effect("a fill replaces the one before, and its time to live", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        const lease = yield* fill(store, key, orders, "first", 40)
+        assert.strictEqual(yield* store.store(key, entryOf("second", orders), lease), "accepted")
+        yield* advance(60)
+        assert.strictEqual((yield* hit(store, key, orders)).value, "second")
+      }))
+
+    it.effect("a hit's lease is good for a fill that replaces it, until an invalidation", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        yield* fill(store, key, orders)
+        const { lease } = yield* hit(store, key, orders)
+        if (lease === undefined) return assert.isFalse(store.shared)
+        assert.strictEqual(yield* store.store(key, entryOf("fresh", orders), lease), "accepted")
+        yield* store.invalidate(write(key.namespace, table("orders")))
+        assert.strictEqual(yield* store.store(key, entryOf("late", orders), lease), "refused")
+      }))
+
+    it.effect("batches answer in order, and mix outcomes", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const namespace = freshNamespace()
+        const requests = Array.from({ length: 20 }, (_, id) => ({
+          key: keyOf(namespace, `q${id}`),
+          dependencies: setOf(row("users", { id }), table("settings"))
+        }))
+        for (const { dependencies, key } of requests.slice(5, 15)) yield* fill(store, key, dependencies)
+        yield* store.invalidate(write(namespace, row("users", { id: 7 }), row("users", { id: 9 })))
+
+        const mixed = [...requests, requests[6], requests[0]]
+        const outcomes = yield* store.lookupMany(mixed)
+        const missing = new Set([0, 1, 2, 3, 4, 7, 9, 15, 16, 17, 18, 19, 21])
+        outcomes.forEach((outcome, i) => {
+          if (missing.has(i)) assert.strictEqual(outcome._tag, "Miss")
+          else assert(outcome._tag === "Hit" && outcome.value === mixed[i].key.fingerprint)
+        })
+
+        yield* store.invalidate(write(namespace, row("users", { id: 16 })))
+        const fills: Array<CacheStore.StoreRequest> = []
+        outcomes.forEach((outcome, i) => {
+          if (outcome._tag === "Miss" && i < 20) {
+            fills.push({ key: mixed[i].key, entry: entryOf(i, mixed[i].dependencies), lease: outcome.lease })
+          }
+        })
+        const verdicts = yield* store.storeMany(fills)
+        assert.deepStrictEqual(
+          verdicts,
+          fills.map(({ key }) => key.fingerprint === "q16" ? "refused" : "accepted")
+        )
+        const again = yield* store.lookupMany(requests)
+        assert.deepStrictEqual(again.flatMap(({ _tag }, i) => _tag === "Miss" ? [i] : []), [16])
+      }))
+
+    it.effect("empty batches answer nothing", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        assert.deepStrictEqual(yield* store.lookupMany([]), [])
+        assert.deepStrictEqual(yield* store.storeMany([]), [])
+      }))
+
+    it.effect("invalidating twice, or what nobody knows, does no harm", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        const first = yield* store.invalidate(write(key.namespace, table("orders")))
+        yield* fill(store, key, orders)
+        const second = yield* store.invalidate(write(key.namespace, table("unknown"), tag("unknown")))
+        yield* hit(store, key, orders)
+        yield* store.invalidate(write(key.namespace, table("orders")))
+        const third = yield* store.invalidate(write(key.namespace, table("orders")))
+        yield* miss(store, key, orders)
+        assert.strictEqual(first.epoch, third.epoch)
+        assert.isBelow(first.clock, second.clock)
+        assert.isBelow(second.clock, third.clock)
+      }))
+
+    it.effect("stamps are told apart, whatever they contain", () =>
+      Effect.gen(function*() {
+        const namespace = freshNamespace()
+        const tags = [
+          "a",
+          "A",
+          "a b",
+          "a\nb",
+          "a\tb",
+          "a\u0000",
+          "a\u0000b",
+          "\"a\"",
+          "\\",
+          "~",
+          "~a",
+          "é",
+          "e\u0301",
+          "\ud83d\ude00",
+          "\ud800",
+          "\ud801",
+          "\u2028",
+          "{a}",
+          "*",
+          "a,b",
+          "x".repeat(2_000)
+        ]
+        const odd = "\"Odd \"\"table\"\"\n\""
+        const values = [
+          "7",
+          "\"7\"",
+          "7\",other=\"8",
+          "a\nb",
+          "a\tb",
+          "a\u0000b",
+          "\ud800",
+          "\ud801",
+          "é",
+          "null",
+          ""
+        ]
+        const survivors = yield* surviving(
+          yield* CacheStore.CacheStore,
+          write(
+            namespace,
+            ...tags.filter((_, i) => i % 2 === 0).map(tag),
+            ...values.filter((_, i) => i % 2 === 0).map((id) => row(odd, { "an id, \t": id }))
+          ),
+          [
+            ...tags.map((name) => [`tag ${name}`, setOf(tag(name))] as const),
+            ...values.map((id) => [`row ${id}`, setOf(row(odd, { "an id, \t": id }))] as const)
+          ]
+        )
+        assert.deepStrictEqual(survivors, [
+          ...tags.filter((_, i) => i % 2 === 1).map((name) => `tag ${name}`),
+          ...values.filter((_, i) => i % 2 === 1).map((id) => `row ${id}`)
+        ])
+      }))
+
+    it.effect("10,000 dependencies in one entry and in one invalidation", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        const tags = Array.from({ length: 10_000 }, (_, i) => tag(`tag ${i}`))
+        const set = setOf(...tags)
+        yield* fill(store, key, set)
+        yield* fill(store, keyOf(key.namespace, "other"), orders)
+        yield* hit(store, key, set)
+        yield* store.invalidate(write(key.namespace, ...Array.from({ length: 10_000 }, (_, i) => tag(`no tag ${i}`))))
+        yield* hit(store, key, set)
+        yield* store.invalidate(write(key.namespace, tags[9_999]))
+        yield* miss(store, key, set)
+        yield* fill(store, key, set)
+        yield* store.invalidate(write(key.namespace, ...tags))
+        yield* miss(store, key, set)
+        yield* hit(store, keyOf(key.namespace, "other"), orders)
+      }))
+
+    it.effect("values of a megabyte", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        const value = ["x".repeat(500_000), "é\n".repeat(250_000)]
+        yield* fill(store, key, orders, value)
+        assert.deepStrictEqual((yield* hit(store, key, orders)).value, value)
+      }))
+
+    it.effect("fills and invalidations at once leave nothing stale", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        let database = 0
+        const read = Effect.gen(function*() {
+          // What a hit may show is at least what was acknowledged when it was asked for.
+          const acknowledged = database
+          const outcome = yield* store.lookup(key, orders)
+          if (outcome._tag === "Hit") return assert.isAtLeast(outcome.value as number, acknowledged)
+          const value = database
+          yield* Effect.yieldNow
+          yield* store.store(key, entryOf(value, orders), outcome.lease)
+        })
+        let committed = 0
+        const update = Effect.gen(function*() {
+          const version = ++committed
+          yield* Effect.yieldNow
+          yield* store.invalidate(write(key.namespace, table("orders")))
+          database = Math.max(database, version)
+        })
+        yield* Effect.forEach(
+          Array.from({ length: 300 }, (_, i) => i),
+          (i) => i % 10 === 0 ? update : read,
+          { concurrency: 16, discard: true }
+        )
+        yield* read
+        yield* read
+        assert.strictEqual((yield* hit(store, key, orders)).value, database)
+      }))
+
+    it.effect("changes tell what was invalidated", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const namespace = `${freshNamespace()} {odd}%\n`
+        const key = keyOf(namespace, "q")
+        const seen: Array<CacheStore.Invalidation> = []
+        const listening = yield* Deferred.make<void>()
+        const enough = yield* Deferred.make<void>()
+        const fiber = yield* store.changes.pipe(
+          Stream.filter((change) => change.namespace === namespace),
+          Stream.runForEach((change) => {
+            if (change.stamps.includes("#listening")) return Deferred.succeed(listening, undefined)
+            seen.push(change)
+            return change.all ? Deferred.succeed(enough, undefined) : Effect.void
+          }),
+          Effect.forkScoped
+        )
+        while (!(yield* Deferred.isDone(listening))) {
+          yield* store.invalidate(write(namespace, tag("listening")))
+          yield* pause
+        }
+        yield* fill(store, key, setOf(row("orders", { id: 7 })))
+        const first = yield* store.invalidate(
+          write(namespace, row("orders", { id: 7 }), tag("a\nb \ud800~"), tag("unregistered"))
+        )
+        yield* store.invalidate({ namespace, ...Dependency.allTargets })
+        yield* Deferred.await(enough)
+        yield* Fiber.interrupt(fiber)
+
+        const change = seen.find(({ clock, epoch }) => clock === first.clock && epoch === first.epoch)
+        assert(change !== undefined && !change.all)
+        assert.deepStrictEqual([...change.stamps].sort(), [
+          "#a\nb \ud800~",
+          "#unregistered",
+          "orders",
+          "orders(id=\"7\")"
+        ])
+      }))
+
+    it.effect("a value that the codec refuses is not stored", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        if (!store.shared) return
+        const key = keyOf(freshNamespace(), "q")
+        const { lease } = yield* miss(store, key, orders)
+        const verdicts = yield* store.storeMany([
+          { key: keyOf(key.namespace, "a"), entry: entryOf("a", orders), lease },
+          { key, entry: entryOf(Symbol("no text"), orders), lease },
+          { key: keyOf(key.namespace, "b"), entry: entryOf("b", orders), lease }
+        ])
+        assert.deepStrictEqual(verdicts, ["accepted", "refused", "accepted"])
+        yield* miss(store, key, orders)
+        assert.strictEqual((yield* hit(store, keyOf(key.namespace, "b"), orders)).value, "b")
+      }))
+
+    it.effect("a value that cannot be read is a miss, and its lease is good", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        if (!store.shared) return
+        const key = keyOf(freshNamespace(), "q", {
+          ...json,
+          decode: () => {
+            throw new SyntaxError("not mine")
+          }
+        })
+        yield* fill(store, key, orders)
+        const { lease, reason } = yield* miss(store, key, orders)
+        assert.strictEqual(reason, "undecodable")
+        assert.strictEqual(yield* store.store(key, entryOf("v", orders), lease), "accepted")
+      }))
+  })
+}

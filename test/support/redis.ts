@@ -1,0 +1,157 @@
+/**
+ * Redis servers on this machine, one for whoever asks: on a port of its own, in a directory of its own, without
+ * persistence unless it is asked for, and gone when the scope closes.
+ */
+import * as NodeRedis from "@effect/platform-node/NodeRedis"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Redis from "effect/persistence/Redis"
+import type * as Scope from "effect/Scope"
+import { type ChildProcess, spawn } from "node:child_process"
+import { once } from "node:events"
+import { mkdtemp, rm } from "node:fs/promises"
+import * as Net from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { setTimeout } from "node:timers/promises"
+import { createClient } from "redis"
+
+export interface Server {
+  readonly port: number
+  readonly url: string
+  /** Runs one command on a connection of its own, by default as the default user. */
+  readonly command: (...args: ReadonlyArray<string>) => Effect.Effect<any>
+  /** How often each command ran since the last call, by lower-case name. `INFO` and `CONFIG` are left out. */
+  readonly commandCounts: Effect.Effect<Record<string, number>>
+  /** Kills the process. What was not saved is lost. */
+  readonly stop: Effect.Effect<void>
+  /** Starts it again, on the same port and directory. */
+  readonly start: Effect.Effect<void>
+  /** Freezes the process: connections stay open, nothing is answered. */
+  readonly pause: Effect.Effect<void>
+  readonly resume: Effect.Effect<void>
+}
+
+export class RedisServer extends Context.Service<RedisServer, Server>()("test/RedisServer") {}
+
+/** Settings of redis.conf by name, such as `{ maxmemory: "3mb" }`. */
+export type Settings = { readonly [name: string]: string }
+
+export const makeServer = Effect.fnUntraced(function*(
+  settings: Settings = {}
+): Effect.fn.Return<Server, never, Scope.Scope> {
+  const directory = yield* Effect.acquireRelease(
+    Effect.promise(() => mkdtemp(join(tmpdir(), "redis-"))),
+    (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true }))
+  )
+  let process: ChildProcess | undefined
+  const run = async (port: number) => {
+    const all: Settings = { port: `${port}`, bind: "127.0.0.1", save: "", dir: directory, ...settings }
+    const started = spawn("redis-server", Object.entries(all).flatMap(([name, value]) => [`--${name}`, value]), {
+      stdio: "ignore"
+    })
+    process = started
+    await listening(port, started)
+  }
+  const kill = Effect.promise(async () => {
+    const running = process
+    process = undefined
+    if (running === undefined || running.exitCode !== null || running.signalCode !== null) return
+    const exited = once(running, "exit")
+    running.kill("SIGKILL")
+    await exited
+  })
+  yield* Effect.addFinalizer(() => kill)
+
+  const port = yield* Effect.promise(async () => {
+    // A free port may be taken before the server gets to it.
+    for (let attempt = 0;; attempt++) {
+      const port = await freePort()
+      try {
+        await run(port)
+        return port
+      } catch (error) {
+        if (attempt === 5) throw error
+      }
+    }
+  })
+
+  const command = (...args: ReadonlyArray<string>) =>
+    Effect.promise(async () => {
+      const client = createClient({ socket: { host: "127.0.0.1", port, reconnectStrategy: false } })
+      client.on("error", () => {})
+      await client.connect()
+      try {
+        return await client.sendCommand([...args])
+      } finally {
+        client.destroy()
+      }
+    })
+
+  return {
+    port,
+    url: `redis://127.0.0.1:${port}`,
+    command,
+    commandCounts: Effect.gen(function*() {
+      const stats = String(yield* command("INFO", "commandstats"))
+      yield* command("CONFIG", "RESETSTAT")
+      return Object.fromEntries(
+        [...stats.matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)]
+          .filter(([, name]) => !/^(info|config|hello|client|auth|ping)/.test(name))
+          .map(([, name, calls]) => [name, Number(calls)])
+      )
+    }),
+    stop: kill,
+    start: Effect.promise(() => run(port)),
+    pause: Effect.sync(() => process?.kill("SIGSTOP")),
+    resume: Effect.sync(() => process?.kill("SIGCONT"))
+  }
+})
+
+/** A server, and `Redis.Redis` connected to it as programs connect. */
+export const layer = (settings?: Settings): Layer.Layer<RedisServer | Redis.Redis | NodeRedis.NodeRedis> =>
+  Layer.unwrap(
+    Effect.map(makeServer(settings), (server) => Layer.merge(Layer.succeed(RedisServer, server), client(server)))
+  )
+
+/** A client of a server. Reconnects quickly, and does not queue what is sent while the connection is down. */
+export const client = (
+  server: Server,
+  options: { readonly username?: string; readonly password?: string } = {}
+): Layer.Layer<Redis.Redis | NodeRedis.NodeRedis> =>
+  Layer.orDie(NodeRedis.layer({
+    ...options,
+    disableOfflineQueue: true,
+    socket: { host: "127.0.0.1", port: server.port, reconnectStrategy: () => 20 }
+  }))
+
+const freePort = async (): Promise<number> => {
+  const probe = Net.createServer().listen(0, "127.0.0.1")
+  await once(probe, "listening")
+  const { port } = probe.address() as Net.AddressInfo
+  probe.close()
+  await once(probe, "close")
+  return port
+}
+
+const listening = async (port: number, process: ChildProcess): Promise<void> => {
+  process.on("error", () => {})
+  while (process.pid !== undefined && process.exitCode === null) {
+    const socket = Net.connect(port, "127.0.0.1")
+    try {
+      await once(socket, "connect")
+      // Loading a data set comes after listening.
+      const answered = once(socket, "data")
+      socket.write("PING\r\n")
+      const [reply] = await answered
+      if (!String(reply).startsWith("-LOADING")) return
+    } catch {
+      // Not there yet.
+    } finally {
+      socket.destroy()
+    }
+    await setTimeout(10)
+  }
+  throw new Error("redis-server did not start")
+}
