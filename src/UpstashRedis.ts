@@ -219,7 +219,9 @@ interface Settings {
 }
 
 const check = (owner: string, options: UpstashOptions): Settings => {
-  Options.known(owner, options, ["url", "token", "requestTimeout", "retries", "pipelining"])
+  // By name alone: what is misspelt may be the token.
+  const names = Object.fromEntries(Object.keys(options).map((name) => [name, hidden]))
+  Options.known(owner, names, ["url", "token", "requestTimeout", "retries", "pipelining"])
   const { pipelining = true, retries = 2 } = options
   if (!Number.isSafeInteger(retries) || retries < 0) {
     throw new InvalidOptionError(owner, "retries", retries, "a whole number, 0 or above")

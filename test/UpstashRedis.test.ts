@@ -1,8 +1,6 @@
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Redis as UpstashClient } from "@upstash/redis"
-import { InvalidOptionError } from "effect-query-cache/CacheError"
-import * as UpstashRedis from "effect-query-cache/UpstashRedis"
 import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
@@ -22,6 +20,10 @@ import * as FastCheck from "fast-check"
 import { once } from "node:events"
 import { type AddressInfo, createServer } from "node:net"
 import { inspect } from "node:util"
+import { InvalidOptionError } from "../src/CacheError.ts"
+import * as RedisStore from "../src/RedisStore.ts"
+import * as UpstashRedis from "../src/UpstashRedis.ts"
+import { suite } from "./CacheStoreTest.ts"
 import * as Upstash from "./support/upstash.ts"
 
 const connect = (options?: Partial<UpstashRedis.UpstashOptions>) =>
@@ -731,7 +733,8 @@ describe("UpstashRedis.layer", () => {
     ["retries", { url, token, retries: 1.5 }],
     ["retries", { url, token, retries: Infinity }],
     ["pipelining", { url, token, pipelining: "yes" }],
-    ["retry", { url, token, retry: 1 }]
+    ["retry", { url, token, retry: 1 }],
+    ["Token", { url, Token: token }]
   ]
   for (const [option, options] of refused) {
     it(`refuses ${inspect(options, { breakLength: Infinity })}`, () => {
@@ -743,3 +746,11 @@ describe("UpstashRedis.layer", () => {
     })
   }
 })
+
+for (const layout of ["flat", "grouped"] as const) {
+  suite(
+    `RedisStore over REST, ${layout}`,
+    RedisStore.layer({ layout }).pipe(Layer.provide(connect()), Layer.provide(Upstash.layer)),
+    { live: true }
+  )
+}
