@@ -11,6 +11,7 @@ import type * as CacheStore from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import type { Fingerprinter } from "../Fingerprinter.ts"
 import type * as QueryAnalyzer from "../QueryAnalyzer.ts"
+import * as Memo from "./analysis/memo.ts"
 import { canonical } from "./parameters.ts"
 import { rowCodec } from "./rowCodec.ts"
 import type { Effects } from "./transactions.ts"
@@ -111,14 +112,14 @@ export class QueryKey implements CacheStore.CacheKey {
   readonly space: string
   readonly local: string | number | bigint
   readonly scope: CacheScope.Resolved | undefined
-  private readonly parameters: () => ReadonlyArray<unknown>
+  private readonly parameters: ReadonlyArray<unknown>
   private computed: string | undefined
 
   constructor(
     plan: Plan,
     local: string | number | bigint,
     scope: CacheScope.Resolved | undefined,
-    parameters: () => ReadonlyArray<unknown>
+    parameters: ReadonlyArray<unknown>
   ) {
     this.plan = plan
     this.space = plan.spaceOf(scope)
@@ -145,18 +146,16 @@ export class QueryKey implements CacheStore.CacheKey {
         form: this.plan.form.kind,
         scope: this.scope?.key ?? "",
         // The local key exists, so the parameters have a canonical text.
-        parameters: canonical(this.parameters())!
+        parameters: canonical(this.parameters)!
       })
     }
     return this.computed
   }
 }
 
-const maxForms = 10_000
-
 export class Forms {
   private readonly options: FormsOptions
-  private readonly forms = new Map<string, Form>()
+  private readonly forms = Memo.make<Form>({ capacity: 10_000, maxBytes: 32 * 1024 * 1024 })
 
   constructor(options: FormsOptions) {
     this.options = options
@@ -167,9 +166,7 @@ export class Forms {
     let form = this.forms.get(key)
     if (form === undefined) {
       form = new Form(this.options, sql, kind)
-      if (!form.isLasting) return form
-      if (this.forms.size >= maxForms) this.forms.delete(this.forms.keys().next().value!)
-      this.forms.set(key, form)
+      if (form.isLasting) this.forms.set(key, form)
     }
     return form
   }

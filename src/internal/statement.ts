@@ -31,6 +31,7 @@ import * as CachePolicy from "../CachePolicy.ts"
 import * as CacheScope from "../CacheScope.ts"
 import * as QueryCache from "../QueryCache.ts"
 import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
+import { FormTrie } from "./formTrie.ts"
 import { isScalar, localKey } from "./parameters.ts"
 import { appliedScope, type Transactions } from "./transactions.ts"
 
@@ -59,6 +60,8 @@ const kinds: { readonly [K in Run]: Kind | undefined } = {
   raw: undefined
 }
 
+const maxNodes = 20_000
+
 /** Makes the lazy statements of one client. */
 export const makeStatements = (decoration: Decoration): {
   readonly tag: (strings: TemplateStringsArray, args: Array<any>) => Statement.Statement<any>
@@ -69,6 +72,8 @@ export const makeStatements = (decoration: Decoration): {
     const kind = kinds[run]
     return kind === "plain" && !decoration.transforms ? "rows" : kind
   }
+  // Identifiers compile differently without the client's transforms.
+  const tries = { transformed: new FormTrie(maxNodes), plain: new FormTrie(maxNodes) }
   const templates: { readonly [K in Kind]: WeakMap<TemplateStringsArray, Form> } = {
     rows: new WeakMap(),
     plain: new WeakMap(),
@@ -177,14 +182,34 @@ export const makeStatements = (decoration: Decoration): {
     if (transformer !== undefined) return transformed(self, run, transformer, own)
     if (ambient !== undefined) ambient.witness.consulted++
 
-    const kind = kindOf(run)
+    const kind = kindOf(run) ?? "rows"
+    const withoutTransform = run === "withoutTransform" || run === "raw"
+    // With scalar arguments the text depends on the template alone, otherwise on the segments between parameters.
     const { strings } = self
-    const scalars = strings !== undefined && allScalars(self.args)
     let form: Form | undefined
-    if (scalars) form = templates[kind ?? "rows"].get(strings)
-    if (form === undefined) {
-      form = forms.get(self.inner.compile(run === "withoutTransform" || run === "raw")[0], kind ?? "rows")
-      if (scalars && form.isLasting) templates[kind ?? "rows"].set(strings, form)
+    let parameters: ReadonlyArray<unknown>
+    if (strings !== undefined && allScalars(self.args)) {
+      parameters = self.args
+      form = templates[kind].get(strings)
+      if (form === undefined) {
+        form = forms.get(self.inner.compile(withoutTransform)[0], kind)
+        if (form.isLasting) templates[kind].set(strings, form)
+      }
+    } else {
+      const collected: Array<unknown> = []
+      const node = tries[withoutTransform ? "plain" : "transformed"].locate(self.inner.segments, collected)
+      if (node === undefined) {
+        const compiled = self.inner.compile(withoutTransform)
+        form = forms.get(compiled[0], kind)
+        parameters = compiled[1]
+      } else {
+        form = node.forms[kind]
+        parameters = collected
+        if (form === undefined) {
+          form = forms.get(self.inner.compile(withoutTransform)[0], kind)
+          if (form.isLasting) node.forms[kind] = form
+        }
+      }
     }
 
     if (decoration.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
@@ -199,14 +224,13 @@ export const makeStatements = (decoration: Decoration): {
         ? self.run(run)
         : bypass(fiber, form, undefined, self.run(run), reason)
     }
-    if (kind === undefined) return bypass(fiber, form, undefined, self.run(run), "raw")
+    if (run === "raw") return bypass(fiber, form, undefined, self.run(run), "raw")
     const plan = form.plan(policy, explicit !== undefined)
     if (plan.refusal !== undefined) return bypass(fiber, form, plan, self.run(run), plan.refusal)
     if (inTransaction || transactions.isByHand) return bypass(fiber, form, plan, self.run(run), "transaction")
     if (cache.unserved(plan.dependencies)) return bypass(fiber, form, plan, self.run(run), "unserved")
 
-    const parameters = (): ReadonlyArray<unknown> => scalars ? self.args : self.inner.compile(run === "withoutTransform")[1]
-    const local = localKey(scalars ? self.args : parameters())
+    const local = localKey(parameters)
     if (local === undefined) return bypass(fiber, form, plan, self.run(run), "parameters")
     const key = new QueryKey(plan, local, scope, parameters)
     const read = { key, dependencies: plan.dependencies, policy: plan.policy }
