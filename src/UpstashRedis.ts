@@ -15,13 +15,14 @@
  *    the server. Nothing runs twice because a reply was lost.
  * 3. Commands sent in one tick share a request, not a fate: each has its own
  *    reply or error, and one caller's interruption leaves the others alone.
- * 4. Every request is bounded in time, and ends with its last caller.
+ * 4. Every request is bounded in time, a stream by its scope, and ends with its
+ *    last caller.
  *
  * Needs the optional peer `@upstash/redis`, so it is reached by its subpath.
  *
  * @since 0.1.0
  */
-import { Redis as UpstashClient, type Requester } from "@upstash/redis"
+import { Redis as UpstashClient, type UpstashRequest } from "@upstash/redis"
 import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
@@ -71,14 +72,14 @@ export interface UpstashOptions {
   readonly requestTimeout?: Duration.Input | undefined
   /**
    * How often a command is sent again that cannot have reached the server: no
-   * route, no such host, connection refused. Waits 50 ms, then twice as long
-   * each time. Defaults to 2; 0 is never.
+   * such host, connection refused, no connection in time. Waits 50 ms, then
+   * twice as long each time. Defaults to 2; 0 is never.
    */
   readonly retries?: number | undefined
   /**
-   * Whether commands sent in the same tick share one request. They run in the
-   * order they were sent in, and commands of others may come between. Defaults
-   * to `true`.
+   * Whether commands sent in the same tick share one request, up to 128 of them
+   * or 256 KiB. They run in the order they were sent in, and commands of others
+   * may come between. Defaults to `true`.
    */
   readonly pipelining?: boolean | undefined
 }
@@ -109,8 +110,8 @@ export type RestErrorReason =
   | "Unsupported"
 
 /**
- * The `cause` of every `RedisError` from here. Its message holds neither the
- * token nor an argument of a command.
+ * The `cause` of every `RedisError` from this `Redis`. Its message holds neither
+ * the token nor an argument of a command.
  *
  * @category errors
  * @since 0.1.0
@@ -241,7 +242,7 @@ const check = (owner: string, options: UpstashOptions): Settings => {
 // People paste `rediss://default:<password>@...`, add `?_token=...`, or swap the two values. Only what cannot be a
 // secret is shown.
 const checkUrl = (owner: string, value: string): string => {
-  let url: InstanceType<typeof URL> | undefined
+  let url: URL | undefined
   try {
     url = new URL(value)
   } catch {}
@@ -281,18 +282,20 @@ const make = Effect.fnUntraced(function*(settings: Settings) {
   })
 
   const runPromise = Effect.runPromiseWith(yield* Effect.context<never>())
-  const requester: Requester = {
-    request: (request): Promise<any> => {
-      const { body, path, signal } = request
-      const reply: Effect.Effect<unknown, Redis.RedisError> = request.onMessage !== undefined || !Array.isArray(body)
-        ? Effect.fail(redisError(new RestError("Unsupported", "Only commands are served here")))
-        : path === undefined
-        ? Effect.map(send(...(body.map(String) as [string, ...Array<string>])), (result) => ({ result }))
-        : Effect.map(bounded(http.json(path, body), settings), (replies) => withoutArguments(replies, settings))
-      return runPromise(Effect.mapError(reply, (error) => error.cause), { signal })
+  const answer = ({ body, onMessage, path }: UpstashRequest): Effect.Effect<unknown, Redis.RedisError> => {
+    if (onMessage !== undefined || !Array.isArray(body)) {
+      return Effect.fail(redisError(new RestError("Unsupported", "Only commands are served here")))
     }
+    if (path === undefined) {
+      const [command, ...args] = body.map(String)
+      return Effect.map(send(command!, ...args), (result) => ({ result }))
+    }
+    return Effect.map(bounded(http.json(path, body), settings), (replies) => withoutArguments(replies, settings))
   }
-  const client = new UpstashClient(requester)
+  const client = new UpstashClient({
+    request: (request): Promise<any> =>
+      runPromise(Effect.mapError(answer(request), (error) => error.cause), { signal: request.signal })
+  })
 
   return Context.make(UpstashRedis, {
     client,
@@ -314,8 +317,8 @@ interface Http {
     path: ReadonlyArray<string>,
     accept: string,
     body: string | undefined,
-    signal: unknown
-  ) => Promise<WebResponse>
+    signal: AbortSignal
+  ) => Promise<Response>
 }
 
 const makeHttp = (settings: Settings): Http => {
@@ -329,7 +332,7 @@ const makeHttp = (settings: Settings): Http => {
     }
     if (body !== undefined) headers["Content-Type"] = "application/json"
     if (syncToken !== "") headers["upstash-sync-token"] = syncToken
-    let response: WebResponse
+    let response: Response
     try {
       response = await fetch([settings.url, ...path].join("/"), {
         method: "POST",
@@ -349,7 +352,7 @@ const makeHttp = (settings: Settings): Http => {
     return response
   }
 
-  const refusal = async (response: WebResponse): Promise<RestError> => {
+  const refusal = async (response: Response): Promise<RestError> => {
     const { status } = response
     let said: string | undefined
     try {
@@ -405,10 +408,9 @@ const networkError = (error: any): RestError => {
     : new RestError("Disconnected", `The connection broke${named}`)
 }
 
+// What an open connection can fail with as well, such as EHOSTUNREACH, is not here.
 const notSent = new Set<unknown>([
   "ECONNREFUSED",
-  "EHOSTUNREACH",
-  "ENETUNREACH",
   "ENOTFOUND",
   "EAI_AGAIN",
   "UND_ERR_CONNECT_TIMEOUT",
@@ -535,7 +537,7 @@ const makeSubscribe = (http: Http, settings: Settings) =>
     yield* Effect.addFinalizer(() => abort)
 
     const events = new Events(channel, onMessage)
-    const read = (reader: WebReader) =>
+    const read = (reader: ReadableStreamDefaultReader<Uint8Array>) =>
       Effect.tryPromise({
         try: async () => {
           const chunk = await reader.read().catch((error) => {
@@ -620,50 +622,3 @@ class Events {
     else if (text.startsWith(`subscribe,${this.channel},`)) this.confirmed = true
   }
 }
-
-// -----------------------------------------------------------------------------
-// The platform
-// -----------------------------------------------------------------------------
-
-// All that is asked of it. No types of a platform are compiled into the library, so that no module comes to need one.
-declare const fetch: (
-  url: string,
-  init: {
-    readonly method: "POST"
-    readonly headers: Record<string, string>
-    readonly body?: string
-    readonly signal: unknown
-    readonly cache: "no-store"
-    readonly redirect: "manual"
-  }
-) => Promise<WebResponse>
-
-interface WebResponse {
-  readonly ok: boolean
-  readonly status: number
-  readonly headers: { readonly get: (name: string) => string | null }
-  readonly text: () => Promise<string>
-  readonly body: { readonly getReader: () => WebReader } | null
-}
-
-interface WebReader {
-  readonly read: () => Promise<{ readonly done: false; readonly value: Uint8Array } | { readonly done: true }>
-}
-
-declare const AbortController: new() => { readonly signal: unknown; readonly abort: () => void }
-
-declare const TextDecoder: new() => {
-  readonly decode: (bytes: Uint8Array, options: { readonly stream: boolean }) => string
-}
-
-declare const URL: new(url: string) => {
-  readonly protocol: string
-  readonly username: string
-  readonly password: string
-  readonly host: string
-  readonly search: string
-  readonly hash: string
-  readonly href: string
-}
-
-declare const queueMicrotask: (callback: () => void) => void
