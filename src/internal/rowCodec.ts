@@ -172,6 +172,9 @@ const write = (values: Values, sample: any, body: Body): string | undefined => {
   return undefined
 }
 
+// Below this JSON objects and arrays as they are take less than what a column of them needs to say about itself.
+const fewRows = 4
+
 const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 const writeStrings = (values: Values, body: Body): string | undefined => {
@@ -300,29 +303,24 @@ const writeBytes = (values: Values, body: Body): string | undefined => {
 
 const writeObjects = (values: Values, keys: ReadonlyArray<string>, body: Body): string | undefined => {
   const n = values.length
-  if (keys.length === 0) return undefined
-  const present: Array<any> = []
-  let presence = ""
+  const json = n < fewRows ? writeJson(values, body) : undefined
+  if (json !== undefined || keys.length === 0) return json
+  let nulls = 0
   for (let i = 0; i < n; i++) {
     const value = values[i]
     if (value === null) {
-      presence += "0"
+      nulls++
       continue
     }
     if (typeof value !== "object" || Object.getPrototypeOf(value) !== Object.prototype) return undefined
     let c = 0
     for (const key in value) if (keys[c++] !== key) return undefined
     if (c !== keys.length) return undefined
-    presence += "1"
-    present.push(value)
   }
-  // A table of a few rows is longer than the objects.
-  if (present.length < 4) {
-    const json = writeJson(values, body)
-    if (json !== undefined) return json
-  }
+  const present = nulls === 0 ? values : values.filter((value) => value !== null)
+  const presence = nulls === 0 ? 0 : values.map((value) => value === null ? "0" : "1").join("")
   const at = body.length
-  body.push(keys, "", present.length === n ? 0 : presence)
+  body.push(keys, "", presence)
   let kinds = ""
   for (const key of keys) kinds += writeColumn(pluck(present, key), body)
   body[at + 1] = kinds
@@ -330,7 +328,7 @@ const writeObjects = (values: Values, keys: ReadonlyArray<string>, body: Body): 
 }
 
 const writeArrays = (values: Values, body: Body): string | undefined => {
-  const json = writeJson(values, body)
+  const json = values.length < fewRows ? writeJson(values, body) : undefined
   if (json !== undefined) return json
   const lengths: Array<number | null> = []
   const elements: Array<unknown> = []
@@ -712,7 +710,7 @@ const untag = (value: any, depth: number): any => {
 }
 
 // -----------------------------------------------------------------------------
-// base64, by the fastest means the runtime has
+// base64
 // -----------------------------------------------------------------------------
 
 interface BufferLike {
@@ -722,9 +720,8 @@ interface BufferLike {
   }
 }
 
-const { Buffer: NodeBuffer, atob, btoa } = globalThis as unknown as {
+const { Buffer: NodeBuffer, btoa } = globalThis as unknown as {
   readonly Buffer: BufferLike | undefined
-  readonly atob: (text: string) => string
   readonly btoa: (binary: string) => string
 }
 
@@ -738,17 +735,35 @@ const toBase64 = (bytes: Uint8Array): string => {
   return btoa(binary)
 }
 
+const base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+const noDigit = 64
+const base64Values = new Uint8Array(128).fill(noDigit)
+for (let i = 0; i < base64.length; i++) base64Values[base64.charCodeAt(i)] = i
+
 const fromBase64 = (text: unknown): Uint8Array<ArrayBuffer> => {
   if (typeof text !== "string" || text.length % 4 !== 0) return invalid("no base64")
-  const length = text.length / 4 * 3 - (text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0)
-  let bytes: Uint8Array<ArrayBuffer>
-  if (NodeBuffer !== undefined) {
-    // A Buffer may be a window on memory that it shares with others.
-    bytes = new Uint8Array(NodeBuffer.from(text, "base64"))
-  } else {
-    const binary = atob(text)
-    bytes = new Uint8Array(binary.length)
-    for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i)
+  const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0
+  const bytes = new Uint8Array(text.length / 4 * 3 - padding)
+  // Short texts are decoded sooner than Buffer is called.
+  if (NodeBuffer !== undefined && text.length > 64) {
+    const buffer = NodeBuffer.from(text, "base64")
+    if (buffer.length !== bytes.length) return invalid("no base64")
+    bytes.set(buffer)
+    return bytes
   }
-  return bytes.length === length ? bytes : invalid("no base64")
+  const length = text.length - padding
+  let bits = 0
+  let count = 0
+  for (let i = 0, o = 0; i < length; i++) {
+    const code = text.charCodeAt(i)
+    const value = code < 128 ? base64Values[code]! : noDigit
+    if (value === noDigit) return invalid("no base64")
+    bits = (bits << 6) | value
+    count += 6
+    if (count >= 8) {
+      count -= 8
+      bytes[o++] = bits >> count
+    }
+  }
+  return bytes
 }

@@ -1,7 +1,7 @@
 /**
  * Measuring for a machine that others share: the cases of a comparison take
- * turns, in a new order every round, and only ratios of medians within one run
- * are reported as results.
+ * turns, in a new order every round, and only ratios within one run are
+ * reported as results.
  */
 
 /** Something to measure: `run` does its work so many times. */
@@ -30,11 +30,11 @@ export interface Result {
   readonly target: number
 }
 
-/** The medians of a comparison. */
+/** What a comparison found. */
 export interface Comparison {
   /** Nanoseconds an operation of a case takes. */
   readonly nanos: (name: string) => number
-  /** How much longer one case takes than another. */
+  /** How much longer one case takes than another: the median of the rounds' ratios. */
   readonly ratio: (name: string, base: string) => number
 }
 
@@ -55,20 +55,28 @@ export const compare = async (
       one.nanos.push(millis * 1e6 / one.times / (one.subject.operations ?? 1))
     }
   }
-  const medians = new Map(measured.map((one) => [one.subject.name, median(one.nanos)]))
-  const nanos = (name: string): number => {
-    const found = medians.get(name)
+  const samplesOf = (name: string): ReadonlyArray<number> => {
+    const found = measured.find((one) => one.subject.name === name)
     if (found === undefined) throw new Error(`No case "${name}" in "${title}"`)
-    return found
+    return found.nanos
+  }
+  const comparison: Comparison = {
+    nanos: (name) => median(samplesOf(name)),
+    // Round by round: what slows the machine for a while slows both.
+    ratio: (name, base) => {
+      const bases = samplesOf(base)
+      return median(samplesOf(name).map((nanos, round) => nanos / bases[round]!))
+    }
   }
   if (print) {
     console.log(`\n## ${title}`)
-    for (const { nanos: samples, subject: { name } } of measured) {
-      const factor = nanos(name) / nanos(cases[0]!.name)
-      console.log(`${name.padEnd(48)} ${duration(nanos(name))}  min ${duration(Math.min(...samples))}  x${factor.toFixed(2)}`)
+    for (const { name } of cases) {
+      const fastest = Math.min(...samplesOf(name))
+      const factor = comparison.ratio(name, cases[0]!.name).toFixed(2)
+      console.log(`${name.padEnd(48)} ${duration(comparison.nanos(name))}  min ${duration(fastest)}  x${factor}`)
     }
   }
-  return { nanos, ratio: (name, base) => nanos(name) / nanos(base) }
+  return comparison
 }
 
 /** Prints results beside their targets. */
