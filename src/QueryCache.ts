@@ -220,6 +220,67 @@ export const withInfo = <A, E, R>(
   })
 
 /**
+ * What would become of a statement here and now, and why. Runs nothing.
+ *
+ * **Details**
+ *
+ * `policy` is the one `cached` would be given; scope, transaction and what is not
+ * served for the moment are taken from where it runs.
+ *
+ * **Example** (Why is it not cached?)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { QueryCache } from "effect-query-cache"
+ * import { SqlClient } from "effect/sql"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const sql = yield* SqlClient.SqlClient
+ *   const { reason, verdict } = yield* QueryCache.explain(sql`SELECT random()`)
+ *   yield* Effect.log(verdict, reason) // bypass volatile-function
+ * })
+ * ```
+ *
+ * @category inspection
+ * @since 0.1.0
+ */
+export const explain = (
+  statement: Effect.Effect<any, any, any>,
+  policy?: CachePolicy.CachePolicy
+): Effect.Effect<Explanation> => {
+  const resolved = CachePolicy.resolve(policy ?? {})
+  return Effect.withFiber((fiber) => {
+    const ask = (statement as any)[ExplainTypeId]
+    return Effect.succeed(
+      ask === undefined
+        ? { sql: undefined, verdict: "bypass", reason: "undecorated", fingerprint: undefined, dependencies: [] }
+        : ask.call(statement, fiber, resolved)
+    )
+  })
+}
+
+/**
+ * What `explain` answers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Explanation {
+  /** `undefined` for what is no statement of a decorated client. */
+  readonly sql: string | undefined
+  readonly verdict: "cached" | "bypass" | "write"
+  /**
+   * Why it would bypass the cache: a `QueryAnalyzer.RefusalCode`, or `not-a-read`,
+   * `time-dependent`, `effect-table` (these two under the strategy `"all"`),
+   * `transaction`, `unserved`, `parameters`, `raw`, `noop`, `undecorated`.
+   */
+  readonly reason: string | undefined
+  readonly fingerprint: string | undefined
+  /** What it depends on, or what it invalidates: tables, rows, `#tags`, `@keys`; `*` is everything. */
+  readonly dependencies: ReadonlyArray<string>
+}
+
+/**
  * What `cached` and `uncached` tell the statements inside them.
  *
  * @category references
@@ -259,6 +320,14 @@ export const Collector: Context.Reference<Array<QueryInfo> | undefined> = Contex
  * @since 0.1.0
  */
 export const ConsultTypeId = "~effect-query-cache/QueryCache/Consult"
+
+/**
+ * Under this key a statement of a decorated client explains itself.
+ *
+ * @category references
+ * @since 0.1.0
+ */
+export const ExplainTypeId = "~effect-query-cache/QueryCache/Explain"
 
 /**
  * A statement of a decorated client.

@@ -172,6 +172,51 @@ export const makeStatements = (decoration: Decoration): {
     return direct(fiber, form, base)
   }
 
+  /** The parameters of the statement that `locate` was last called with. */
+  let located: ReadonlyArray<unknown> = []
+
+  const locate = (self: LazyStatement, run: Run): Form => {
+    const kind = kindOf(run) ?? "rows"
+    const withoutTransform = run === "withoutTransform" || run === "raw"
+    const { strings } = self
+    let form: Form | undefined
+    // With scalar arguments the text depends on the template alone, otherwise on the segments between parameters.
+    if (strings !== undefined && allScalars(self.args)) {
+      located = self.args
+      form = templates[kind].get(strings)
+      if (form === undefined) {
+        form = forms.get(self.inner.compile(withoutTransform)[0], kind)
+        if (form.isLasting) templates[kind].set(strings, form)
+      }
+      return form
+    }
+    const parameters: Array<unknown> = []
+    const node = tries[withoutTransform ? "plain" : "transformed"].locate(self.inner.segments, parameters)
+    if (node === undefined) {
+      const compiled = self.inner.compile(withoutTransform)
+      located = compiled[1]
+      return forms.get(compiled[0], kind)
+    }
+    located = parameters
+    form = node.forms[kind]
+    if (form === undefined) {
+      form = forms.get(self.inner.compile(withoutTransform)[0], kind)
+      if (form.isLasting) node.forms[kind] = form
+    }
+    return form
+  }
+
+  /** Why a statement under a plan is not answered from the cache here and now, if so. */
+  const objection = (plan: Plan, run: Run): string | undefined =>
+    run === "raw"
+      ? "raw"
+      : plan.refusal ??
+        (inTransaction || transactions.isByHand
+          ? "transaction"
+          : cache.unserved(plan.dependencies)
+          ? "unserved"
+          : undefined)
+
   const consult = (
     self: LazyStatement,
     run: Run,
@@ -182,35 +227,8 @@ export const makeStatements = (decoration: Decoration): {
     if (transformer !== undefined) return transformed(self, run, transformer, own)
     if (ambient !== undefined) ambient.witness.consulted++
 
-    const kind = kindOf(run) ?? "rows"
-    const withoutTransform = run === "withoutTransform" || run === "raw"
-    // With scalar arguments the text depends on the template alone, otherwise on the segments between parameters.
-    const { strings } = self
-    let form: Form | undefined
-    let parameters: ReadonlyArray<unknown>
-    if (strings !== undefined && allScalars(self.args)) {
-      parameters = self.args
-      form = templates[kind].get(strings)
-      if (form === undefined) {
-        form = forms.get(self.inner.compile(withoutTransform)[0], kind)
-        if (form.isLasting) templates[kind].set(strings, form)
-      }
-    } else {
-      const collected: Array<unknown> = []
-      const node = tries[withoutTransform ? "plain" : "transformed"].locate(self.inner.segments, collected)
-      if (node === undefined) {
-        const compiled = self.inner.compile(withoutTransform)
-        form = forms.get(compiled[0], kind)
-        parameters = compiled[1]
-      } else {
-        form = node.forms[kind]
-        parameters = collected
-        if (form === undefined) {
-          form = forms.get(self.inner.compile(withoutTransform)[0], kind)
-          if (form.isLasting) node.forms[kind] = form
-        }
-      }
-    }
+    const form = locate(self, run)
+    const parameters = located
 
     if (decoration.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
 
@@ -224,12 +242,9 @@ export const makeStatements = (decoration: Decoration): {
         ? self.run(run)
         : bypass(fiber, form, undefined, self.run(run), reason)
     }
-    if (run === "raw") return bypass(fiber, form, undefined, self.run(run), "raw")
     const plan = form.plan(policy, explicit !== undefined)
-    if (plan.refusal !== undefined) return bypass(fiber, form, plan, self.run(run), plan.refusal)
-    if (inTransaction || transactions.isByHand) return bypass(fiber, form, plan, self.run(run), "transaction")
-    if (cache.unserved(plan.dependencies)) return bypass(fiber, form, plan, self.run(run), "unserved")
-
+    const against = objection(plan, run)
+    if (against !== undefined) return bypass(fiber, form, plan, self.run(run), against)
     const local = localKey(parameters)
     if (local === undefined) return bypass(fiber, form, plan, self.run(run), "parameters")
     const key = new QueryKey(plan, local, scope, parameters)
@@ -258,6 +273,36 @@ export const makeStatements = (decoration: Decoration): {
         return answer.rows
       }
     )
+  }
+
+  const explain = (
+    self: LazyStatement,
+    run: Run,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    policy: CachePolicy.Resolved
+  ): QueryCache.Explanation => {
+    if (fiber.context !== context) look(fiber)
+    const form = locate(self, run)
+    if (form.effects._tag === "Writes") {
+      const { targets } = form.effects
+      return {
+        sql: form.sql,
+        verdict: "write",
+        reason: undefined,
+        fingerprint: undefined,
+        dependencies: targets.all ? ["*"] : targets.stamps.filter(isName)
+      }
+    }
+    const plan = form.plan(policy, true)
+    const local = localKey(located)
+    const reason = (decoration.noop ? "noop" : objection(plan, run)) ?? (local === undefined ? "parameters" : undefined)
+    return {
+      sql: form.sql,
+      verdict: reason === undefined ? "cached" : "bypass",
+      reason,
+      fingerprint: reason === undefined ? new QueryKey(plan, local!, scope, located).fingerprint : undefined,
+      dependencies: plan.dependencies.stamps.filter(isName)
+    }
   }
 
   const transformed = (
@@ -290,6 +335,9 @@ export const makeStatements = (decoration: Decoration): {
 
     [QueryCache.ConsultTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved) {
       return consult(this.statement, this.run, fiber, policy)
+    }
+    [QueryCache.ExplainTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved) {
+      return explain(this.statement, this.run, fiber, policy)
     }
   }
   Object.assign(
@@ -373,6 +421,9 @@ export const makeStatements = (decoration: Decoration): {
     [QueryCache.ConsultTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved) {
       return consult(this, "execute", fiber, policy)
     }
+    [QueryCache.ExplainTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved) {
+      return explain(this, "execute", fiber, policy)
+    }
   }
   const { toJSON } = LazyStatement.prototype
   const { segments: _, ...fragmentTypeId } = Statement.fragment([])
@@ -403,6 +454,9 @@ const allScalars = (args: ReadonlyArray<unknown>): boolean => {
   }
   return true
 }
+
+/** A stamp that names a dependency, rather than a shape or all rows of a table. */
+const isName = (stamp: string): boolean => !/\([^"=]*\)$/.test(stamp) || stamp.startsWith("#") || stamp.startsWith("@")
 
 const merges = new WeakMap<CachePolicy.Resolved, WeakMap<CachePolicy.Resolved, CachePolicy.Resolved>>()
 
