@@ -9,12 +9,15 @@ import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
+import * as FastCheck from "fast-check"
 import * as CacheStore from "../src/CacheStore.ts"
 import * as Dependency from "../src/Dependency.ts"
 
-export interface SuiteOptions {
+export interface SuiteOptions<R = never> {
   /** Runs by the real clock, for stores whose time is not ours to set. */
   readonly live?: boolean
+  /** What may happen to the data of a namespace at any time without a wrong answer. */
+  readonly faults?: ReadonlyArray<(namespace: string) => Effect.Effect<unknown, never, R>>
 }
 
 export type Service = CacheStore.CacheStore["Service"]
@@ -109,7 +112,11 @@ const images = (namespace: string, ...images: ReadonlyArray<Dependency.Image>): 
   all: false
 })
 
-export const suite = <E>(name: string, layer: Layer.Layer<CacheStore.CacheStore, E>, options?: SuiteOptions): void => {
+export const suite = <R, E>(
+  name: string,
+  layer: Layer.Layer<CacheStore.CacheStore | R, E>,
+  options?: SuiteOptions<R>
+): void => {
   const advance = (millis: number) => options?.live === true ? Effect.sleep(millis) : TestClock.adjust(millis)
   const pause = options?.live === true ? Effect.sleep(5) : Effect.yieldNow
 
@@ -663,6 +670,21 @@ export const suite = <E>(name: string, layer: Layer.Layer<CacheStore.CacheStore,
         ])
       }))
 
+    it.effect("any order of lookups, late fills, commits, late invalidations and faults leaves nothing stale", () =>
+      Effect.gen(function*() {
+        const context = yield* Effect.context<CacheStore.CacheStore | R>()
+        const faults = options?.faults ?? []
+        yield* Effect.promise(() =>
+          FastCheck.assert(
+            FastCheck.asyncProperty(
+              FastCheck.array(command(faults.length), { minLength: 5, maxLength: 40 }),
+              (commands) => Effect.runPromiseWith(context)(history(commands, faults))
+            ),
+            { numRuns: options?.live === true ? 60 : 500 }
+          )
+        )
+      }))
+
     it.effect("a value that the codec refuses is not stored", () =>
       Effect.gen(function*() {
         const store = yield* CacheStore.CacheStore
@@ -696,3 +718,142 @@ export const suite = <E>(name: string, layer: Layer.Layer<CacheStore.CacheStore,
       }))
   })
 }
+
+// -----------------------------------------------------------------------------
+// A database of four orders, its cached queries, and what can happen in any order
+// -----------------------------------------------------------------------------
+
+type Command =
+  | { readonly _tag: "Ask"; readonly query: number }
+  | { readonly _tag: "Fill"; readonly which: number }
+  | {
+    readonly _tag: "Commit"
+    readonly id: number
+    readonly customer: number
+    readonly known: "all" | "id" | "nothing"
+  }
+  | { readonly _tag: "Deliver"; readonly which: number }
+  | { readonly _tag: "Fault"; readonly which: number }
+
+const command = (faults: number): FastCheck.Arbitrary<Command> => {
+  const which = FastCheck.nat(5)
+  return FastCheck.oneof(
+    { weight: 5, arbitrary: FastCheck.record({ _tag: FastCheck.constant("Ask" as const), query: FastCheck.nat(9) }) },
+    { weight: 4, arbitrary: FastCheck.record({ _tag: FastCheck.constant("Fill" as const), which }) },
+    {
+      weight: 3,
+      arbitrary: FastCheck.record({
+        _tag: FastCheck.constant("Commit" as const),
+        id: FastCheck.nat(3),
+        customer: FastCheck.nat(1),
+        known: FastCheck.constantFrom("all" as const, "all" as const, "id" as const, "nothing" as const)
+      })
+    },
+    { weight: 3, arbitrary: FastCheck.record({ _tag: FastCheck.constant("Deliver" as const), which }) },
+    ...(faults === 0 ? [] : [{
+      weight: 1,
+      arbitrary: FastCheck.record({ _tag: FastCheck.constant("Fault" as const), which: FastCheck.nat(faults - 1) })
+    }])
+  )
+}
+
+interface Order {
+  readonly id: number
+  readonly customer: number
+  readonly version: number
+}
+
+const queries: ReadonlyArray<{
+  readonly dependencies: Dependency.DependencySet
+  readonly matches: (order: Order) => boolean
+}> = [
+  ...[0, 1, 2, 3].map((id) => ({
+    dependencies: setOf(Dependency.row("orders", { id })),
+    matches: (order: Order) => order.id === id
+  })),
+  ...[0, 1].map((customer) => ({
+    dependencies: setOf(Dependency.row("orders", { customer })),
+    matches: (order: Order) => order.customer === customer
+  })),
+  ...[0, 1].map((customer) => ({
+    dependencies: setOf(Dependency.row("orders", { customer, id: 2 })),
+    matches: (order: Order) => order.customer === customer && order.id === 2
+  })),
+  { dependencies: setOf(Dependency.table("orders")), matches: () => true },
+  {
+    dependencies: setOf(Dependency.row("orders", { id: 0 }), Dependency.row("orders", { id: 1 }), Dependency.tag("t")),
+    matches: (order: Order) => order.id < 2
+  }
+]
+
+const history = Effect.fnUntraced(function*<R>(
+  commands: ReadonlyArray<Command>,
+  faults: ReadonlyArray<(namespace: string) => Effect.Effect<unknown, never, R>>
+) {
+  const store = yield* CacheStore.CacheStore
+  const namespace = freshNamespace()
+  /** What the database held after each commit. */
+  const states: Array<ReadonlyArray<Order>> = [[0, 1, 2, 3].map((id) => ({ id, customer: id % 2, version: 0 }))]
+  /** Commits whose invalidation is still to come, by the state they made. */
+  const undelivered: Array<{ readonly state: number; readonly request: CacheStore.InvalidateRequest }> = []
+  /** Misses whose query has been answered, and whose fill is still to come. */
+  const fills: Array<CacheStore.StoreRequest> = []
+
+  const answer = (query: number, state: number) => states[state].filter(queries[query].matches)
+  const ask = Effect.fnUntraced(function*(query: number) {
+    const key = keyOf(namespace, `query ${query}`)
+    const { dependencies } = queries[query]
+    const outcome = yield* store.lookup(key, dependencies)
+    const latest = states.length - 1
+    if (outcome._tag === "Hit") {
+      // Not older than the last commit before the first that is not acknowledged.
+      const first = Math.min(latest + 1, ...undelivered.map(({ state }) => state)) - 1
+      const right = states.slice(first).map((_, i) => JSON.stringify(answer(query, first + i)))
+      assert.include(right, JSON.stringify(outcome.value))
+    } else fills.push({ key, entry: entryOf(answer(query, latest), dependencies), lease: outcome.lease })
+    return outcome._tag
+  })
+
+  for (const command of commands) {
+    switch (command._tag) {
+      case "Ask":
+        yield* ask(command.query)
+        break
+      case "Fill": {
+        const [fill] = fills.splice(command.which, 1)
+        if (fill !== undefined) yield* store.store(fill.key, fill.entry, fill.lease)
+        break
+      }
+      case "Commit": {
+        const { customer, id, known } = command
+        const before = states[states.length - 1]
+        const row = (customer: number) =>
+          image("orders", known === "all" ? { id: `${id}`, customer: `${customer}` } : { id: `${id}` })
+        undelivered.push({
+          state: states.length,
+          request: known === "nothing"
+            ? write(namespace, Dependency.table("orders"))
+            : images(namespace, row(before[id].customer), row(customer))
+        })
+        states.push(before.map((order) => order.id === id ? { id, customer, version: states.length } : order))
+        break
+      }
+      case "Deliver": {
+        const [commit] = undelivered.splice(command.which, 1)
+        if (commit !== undefined) yield* store.invalidate(commit.request)
+        break
+      }
+      case "Fault":
+        yield* faults[command.which](namespace)
+    }
+  }
+
+  // When all is quiet, whatever can be served equals the database, and everything can be filled.
+  for (const { request } of undelivered.splice(0)) yield* store.invalidate(request)
+  yield* store.storeMany(fills.splice(0))
+  for (let query = 0; query < queries.length; query++) {
+    if ((yield* ask(query)) === "Hit") continue
+    assert.deepStrictEqual(yield* store.storeMany(fills.splice(0)), ["accepted"])
+    assert.strictEqual(yield* ask(query), "Hit")
+  }
+})
