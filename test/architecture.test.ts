@@ -45,6 +45,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "CachedSqlClient",
     "ChangeFeed",
     "MaterializedView",
+    "internal/formTrie",
     "internal/forms",
     "internal/statement",
     "internal/testDatabase"
