@@ -46,6 +46,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "ChangeFeed",
     "MaterializedView",
     "internal/formTrie",
+    "internal/formTrie",
     "internal/forms",
     "internal/statement",
     "internal/testDatabase"
@@ -83,7 +84,7 @@ const floorOf = (name: string): number =>
 
 const upward = (module: Module): ReadonlyArray<string> =>
   module.imports
-    .filter(({ from }) => floorOf(from) > floorOf(module.name))
+    .filter(({ from }) => floorOf(module.name) !== -1 && floorOf(from) > floorOf(module.name))
     .map(({ from }) =>
       `${module.name} (floor ${floorOf(module.name) + 1}) imports ${from} (floor ${floorOf(from) + 1})`
     )

