@@ -275,7 +275,9 @@ const targetOf = (config: PgClient.PgClientConfig): Target => {
   const url = config.url === undefined ? undefined : new URL(Redacted.value(config.url))
   const search = url?.searchParams
   search?.delete("password")
-  const username = config.username ?? (url?.username || search?.get("user")) ?? ""
+  // The driver's own default: two users of one database must not share answers.
+  const env = (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env
+  const username = config.username ?? (url?.username || search?.get("user") || env?.USER || env?.USERNAME || "")
   return {
     host: config.stream !== undefined || config.path !== undefined
       ? undefined

@@ -12,12 +12,13 @@
  *
  * Where step 2 fails or takes too long, the targets go to the queue. Until the
  * queue has delivered them this process serves nothing that depends on them, and
- * neither does it fill. The queue is bounded: beyond `maxQueued` groups it
- * becomes one that stands for everything.
+ * neither does it fill. The queue is bounded: beyond `maxGroups` groups it
+ * becomes one that stands for everything, and so does the quarantine.
  *
  * A write whose outcome is unknown may become visible later. Its targets are
  * quarantined: unserved from now on, invalidated now and again at the end.
  */
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -40,7 +41,15 @@ export interface Delivery {
 }
 
 const quarantineMillis = 30_000
-const maxQueued = 256
+const maxGroups = 256
+
+/** Targets of writes that may have committed, or may yet. */
+interface Doubt {
+  readonly targets: Dependency.Targets
+  untilMillis: number
+}
+
+const imageName = (image: Dependency.Image): string => Dependency.rowStamp(image.table, [...image.columns])
 
 export const make = Effect.fnUntraced(function*(options: {
   readonly namespace: string
@@ -67,12 +76,12 @@ export const make = Effect.fnUntraced(function*(options: {
     )
 
   let queue: Array<Dependency.Targets> = []
-  const held = new Set<Dependency.Targets>()
+  const doubts = new Map<string, Doubt>()
   const pending = Latch.makeUnsafe(false)
 
   const enqueue = (targets: Dependency.Targets) => {
     tally.invalidated("queued")
-    if (queue.length >= maxQueued) {
+    if (queue.length >= maxGroups) {
       const everything = { ...Dependency.allTargets }
       unserved.add(everything)
       for (const group of queue) unserved.remove(group)
@@ -116,26 +125,41 @@ export const make = Effect.fnUntraced(function*(options: {
     Effect.forever
   )
   // Registered before the fiber below, hence run after it has ended: one last attempt.
-  yield* Effect.addFinalizer(() => Effect.forEach([...queue, ...held], (targets) => Effect.exit(send(targets)), { discard: true }))
+  yield* Effect.addFinalizer(() => Effect.forEach([...queue, ...Array.from(doubts.values(), (doubt) => doubt.targets)], (targets) => Effect.exit(send(targets)), { discard: true }))
   yield* Effect.forkScoped(redeliver)
 
+  // One fiber for equal targets, however many writes are in doubt. Each of them puts off the end.
+  const settle = (name: string, doubt: Doubt): Effect.Effect<void> =>
+    Effect.gen(function*() {
+      while (doubts.has(name)) {
+        yield* Effect.sleep(Duration.millis(doubt.untilMillis - (yield* Clock.currentTimeMillis)))
+        const { untilMillis } = doubt
+        yield* Effect.uninterruptible(deliver(doubt.targets))
+        if (doubt.untilMillis === untilMillis) {
+          doubts.delete(name)
+          unserved.remove(doubt.targets)
+        }
+      }
+    })
+
   const quarantine = (targets: Dependency.Targets): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      const group = { ...targets }
-      held.add(group)
-      unserved.add(group)
-      const settle = Effect.sleep(Duration.millis(quarantineMillis)).pipe(
-        Effect.andThen(Effect.uninterruptible(Effect.andThen(
-          deliver(group),
-          Effect.sync(() => {
-            held.delete(group)
-            unserved.remove(group)
-          })
-        )))
-      )
-      return Effect.logWarning(
-        "The outcome of a write is unknown: for 30 seconds nothing that depends on it is served from the cache"
-      ).pipe(Effect.andThen(deliver(group)), Effect.andThen(Effect.forkIn(settle, scope)), Effect.asVoid)
+    Effect.gen(function*() {
+      const untilMillis = (yield* Clock.currentTimeMillis) + quarantineMillis
+      const crowded = doubts.size >= maxGroups
+      const name = crowded || targets.all ? "*" : JSON.stringify([targets.stamps, targets.images.map(imageName)])
+      const known = doubts.get(name)
+      if (known === undefined) {
+        const doubt: Doubt = { targets: crowded ? { ...Dependency.allTargets } : { ...targets }, untilMillis }
+        doubts.set(name, doubt)
+        unserved.add(doubt.targets)
+        yield* Effect.logWarning(
+          "The outcome of a write is unknown: for 30 seconds nothing that depends on it is served from the cache"
+        )
+        yield* Effect.forkIn(settle(name, doubt), scope)
+      } else {
+        known.untilMillis = untilMillis
+      }
+      yield* deliver(targets)
     })
 
   return { unserved, deliver, quarantine }
