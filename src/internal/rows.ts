@@ -21,8 +21,8 @@ import * as IpNetwork from "effect/net/IpNetwork"
 import * as NetAddress from "effect/net/NetAddress"
 
 /**
- * How deep values may nest, the row itself not counted. Without a limit one
- * deep json document would exhaust the stack at every hit.
+ * How deep values may nest, the row itself not counted. Without a limit a deep
+ * json document would exhaust the stack at every hit.
  */
 export const maxDepth = 256
 
@@ -56,7 +56,7 @@ export class StoredRows {
   static make(rows: ReadonlyArray<unknown>): StoredRows | undefined {
     try {
       requireElements(rows)
-      return takeColumns(rows) ?? new StoredRows(takeArray(rows, []), undefined)
+      return takeColumns(rows) ?? new StoredRows(takeArray(rows, 0), undefined)
     } catch {
       // Refused here, or by something foreign in the rows: a proxy, say.
       return undefined
@@ -153,7 +153,6 @@ const takeColumns = (rows: ReadonlyArray<unknown>): StoredRows | undefined => {
   if (keys.length === 0) return undefined
   const contents: Array<Content> = keys.map(() => Scalars)
   const out = new Array<any>(rows.length)
-  const ancestors: Array<object> = []
   const safely = keys.includes("__proto__")
   for (let i = 0; i < rows.length; i++) {
     const row: any = rows[i]
@@ -177,7 +176,7 @@ const takeColumns = (rows: ReadonlyArray<unknown>): StoredRows | undefined => {
         case "undefined":
           break
         default: {
-          const taken = take(value, ancestors)
+          const taken = take(value, 0)
           if (taken === value) break
           setOwn(out[i], key, taken)
           contents[c] = join(contents[c]!, taken instanceof Date ? Dates : isBytes(taken) ? Bytes : Anything)
@@ -191,7 +190,7 @@ const takeColumns = (rows: ReadonlyArray<unknown>): StoredRows | undefined => {
 const join = (self: Content, that: Content): Content => self === Scalars || self === that ? that : Anything
 
 /** Copies what was checked; returns the value itself where nobody can change it. */
-const take = (value: unknown, ancestors: Array<object>): unknown => {
+const take = (value: unknown, depth: number): unknown => {
   switch (typeof value) {
     case "string":
     case "number":
@@ -200,18 +199,20 @@ const take = (value: unknown, ancestors: Array<object>): unknown => {
     case "undefined":
       return value
     case "object":
-      return value === null ? null : takeObject(value, ancestors)
+      return value === null ? null : takeObject(value, depth)
     default:
       return refuse(`a ${typeof value}`)
   }
 }
 
-const takeObject = (value: object, ancestors: Array<object>): unknown => {
+const takeObject = (value: object, depth: number): unknown => {
+  // This is also where a cycle ends.
+  if (depth >= maxDepth) refuse("too deep")
   switch (Object.getPrototypeOf(value)) {
     case Object.prototype:
-      return takeProperties(value, ancestors)
+      return takeProperties(value, depth)
     case Array.prototype:
-      return takeArray(value as ReadonlyArray<unknown>, ancestors)
+      return takeArray(value as ReadonlyArray<unknown>, depth)
     case Date.prototype:
       if (Reflect.ownKeys(value).length > 0) refuse("a Date with properties")
       return new Date((value as Date).getTime())
@@ -223,32 +224,22 @@ const takeObject = (value: object, ancestors: Array<object>): unknown => {
   return refuse("an object of a class")
 }
 
-const enter = (value: object, ancestors: Array<object>): void => {
-  if (ancestors.length > maxDepth) refuse("too deep")
-  if (ancestors.includes(value)) refuse("a cycle")
-  ancestors.push(value)
-}
-
-const takeArray = (value: ReadonlyArray<unknown>, ancestors: Array<object>): Array<unknown> => {
-  enter(value, ancestors)
+const takeArray = (value: ReadonlyArray<unknown>, depth: number): Array<unknown> => {
   requireElements(value)
   const out = value.slice()
-  for (let i = 0; i < out.length; i++) out[i] = take(out[i], ancestors)
-  ancestors.pop()
+  for (let i = 0; i < out.length; i++) out[i] = take(out[i], depth + 1)
   return out
 }
 
-const takeProperties = (value: object, ancestors: Array<object>): object => {
-  enter(value, ancestors)
+const takeProperties = (value: object, depth: number): object => {
   const keys = Object.getOwnPropertyNames(value)
   requireProperties(value, keys)
   const out = copyObject(value)
   for (const key of keys) {
     const property = out[key]
-    const taken = take(property, ancestors)
+    const taken = take(property, depth + 1)
     if (taken !== property) setOwn(out, key, taken)
   }
-  ancestors.pop()
   return out
 }
 
@@ -420,7 +411,8 @@ const sizeOf = (value: any): number => {
         for (let i = 0; i < value.length; i++) bytes += sizeOf(value[i])
       } else if (Object.getPrototypeOf(value) === Object.prototype) {
         const values = Object.values(value)
-        bytes += 8 * values.length
+        // An object has room for a few properties from the start.
+        bytes += 8 * Math.max(4, values.length)
         for (let i = 0; i < values.length; i++) bytes += sizeOf(values[i])
       } else {
         bytes += ArrayBuffer.isView(value) ? 168 + value.byteLength : 72

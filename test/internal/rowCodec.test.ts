@@ -202,6 +202,8 @@ describe("rowCodec", () => {
       `[1,1,["a"],"b",1]`,
       `[1,1,["a"],"k","0",1]`,
       `[1,1,["a"],"k","1","x"]`,
+      `[1,1,["a"],"k","00","x"]`,
+      `[1,2,["a"],"k","0","x"]`,
       `[1,1,["a"],"k","é","x"]`,
       `[1,1,["a"],"k","@","x"]`,
       `[1,1,["a"],"i",0.5,0]`,
@@ -223,6 +225,7 @@ describe("rowCodec", () => {
       `[1,1,["a"],"y",1]`,
       `[1,1,["a"],"t",["b"],"n",0]`,
       `[1,1,["a"],"t",["b"],"n","2",1]`,
+      `[1,1,["a"],"t",["b"],"n","2"]`,
       `[1,1,["a"],"t",["b"],"n","11",1]`,
       `[1,1,["a"],"t",["b","b"],"nn",0,1,1]`,
       `[1,1,["a"],"t",[],"",0]`,
@@ -324,6 +327,9 @@ describe("rowCodec", () => {
       expect(() => decode(`[1,4294967295,null,"${kind}",0]`)).toThrow(/no count/)
     }
     expect(() => decode(`[1,2,["a"],"a",[4294967295,4294967295],"n",0]`)).toThrow(/no count/)
+    // Each length could be true of a text this long, but not all of them.
+    const lengths = Array.from({ length: 2_000 }, () => 9_999)
+    expect(() => decode(JSON.stringify([1, lengths.length, ["a"], "a", lengths, "b", ""]))).toThrow(/no count/)
   })
 
   it("does the same without Buffer", async () => {
