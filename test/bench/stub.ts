@@ -8,11 +8,14 @@ import type { Connection } from "effect/sql/SqlConnection"
 import * as Statement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
 
-/** `rows`: what every statement answers. */
-export const layer = (rows: ReadonlyArray<object>): Layer.Layer<PgClient.PgClient> =>
-  Layer.effect(PgClient.PgClient, make(rows)).pipe(Layer.provide(Reactivity.layer))
+/** `rows`: what every statement answers. `config`: what the client says it was configured with. */
+export const layer = (
+  rows: ReadonlyArray<object>,
+  config: PgClient.PgClientConfig = {}
+): Layer.Layer<PgClient.PgClient> =>
+  Layer.effect(PgClient.PgClient, make(rows, config)).pipe(Layer.provide(Reactivity.layer))
 
-const make = (rows: ReadonlyArray<object>) =>
+const make = (rows: ReadonlyArray<object>, config: PgClient.PgClientConfig) =>
   Effect.gen(function*() {
     const answer = Effect.succeed(rows)
     const execute = () => answer
@@ -39,7 +42,7 @@ const make = (rows: ReadonlyArray<object>) =>
       }),
       {
         [PgClient.TypeId]: PgClient.TypeId as PgClient.TypeId,
-        config: {},
+        config,
         json: () => Statement.fragment([]),
         listen: () => Effect.die("no LISTEN"),
         notify: () => Effect.die("no NOTIFY")
