@@ -63,7 +63,7 @@ it("the list has every type of sql-pg's registry", () => {
   for (const name of Object.keys(PgTypes.OID)) expect(names).toContain(name)
 })
 
-layer(Layer.provideMerge(ready, PgLite.layer()))("PostgreSQL", (it) => {
+layer(Layer.provideMerge(ready, PgLite.layer()), { excludeTestServices: true })("PostgreSQL", (it) => {
   for (const type of rowTypes) {
     it.effect(`${type.name} keeps its values and their type`, () =>
       Effect.gen(function*() {
@@ -114,7 +114,9 @@ layer(Layer.provideMerge(ready, PgLite.layer()))("PostgreSQL", (it) => {
 })
 
 layer(
-  PgLite.layer({ transformResultNames: (name) => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()) })
+  PgLite.layer({
+    transformResultNames: (name) => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
+  })
 )("PostgreSQL with transformed names", (it) => {
   it.effect("keeps what the transformation made", () =>
     Effect.gen(function*() {

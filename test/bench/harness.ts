@@ -134,5 +134,9 @@ const shuffled = <A>(items: ReadonlyArray<A>): Array<A> => {
 }
 
 const duration = (nanos: number): string =>
-  (nanos < 1e4 ? `${nanos.toFixed(0)} ns` : nanos < 1e7 ? `${(nanos / 1e3).toFixed(1)} µs` : `${(nanos / 1e6).toFixed(1)} ms`)
+  (nanos < 1e4
+    ? `${nanos.toFixed(0)} ns`
+    : nanos < 1e7
+    ? `${(nanos / 1e3).toFixed(1)} µs`
+    : `${(nanos / 1e6).toFixed(1)} ms`)
     .padStart(10)

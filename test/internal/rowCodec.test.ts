@@ -1,4 +1,5 @@
 import * as FastCheck from "fast-check"
+import { inspect } from "node:util"
 import { describe, expect, it } from "vitest"
 import { rowCodec } from "../../src/internal/rowCodec.ts"
 import { maxDepth, StoredRows } from "../../src/internal/rows.ts"
@@ -24,29 +25,41 @@ const kindOf = (values: ReadonlyArray<unknown>): string => JSON.parse(encode(col
 
 describe("rowCodec", () => {
   it("keeps rows of typed columns exactly", () => {
-    FastCheck.assert(FastCheck.property(typedRows, (rows) => {
-      expectExact(roundTrip(rows), rows)
-    }), { numRuns: 2000 })
+    FastCheck.assert(
+      FastCheck.property(typedRows, (rows) => {
+        expectExact(roundTrip(rows), rows)
+      }),
+      { numRuns: 2000 }
+    )
   })
 
   it("keeps rows that are arrays exactly", () => {
-    FastCheck.assert(FastCheck.property(typedRows, (rows) => {
-      const values = rows.map((row) => Object.values(row))
-      expectExact(roundTrip(values), values)
-    }), { numRuns: 500 })
+    FastCheck.assert(
+      FastCheck.property(typedRows, (rows) => {
+        const values = rows.map((row) => Object.values(row))
+        expectExact(roundTrip(values), values)
+      }),
+      { numRuns: 500 }
+    )
   })
 
   it("keeps rows that differ in their columns exactly", () => {
-    FastCheck.assert(FastCheck.property(typedRows, typedRows, (left, right) => {
-      const rows = [...left, ...right]
-      expectExact(roundTrip(rows), rows)
-    }), { numRuns: 500 })
+    FastCheck.assert(
+      FastCheck.property(typedRows, typedRows, (left, right) => {
+        const rows = [...left, ...right]
+        expectExact(roundTrip(rows), rows)
+      }),
+      { numRuns: 500 }
+    )
   })
 
   it("keeps json exactly, whatever its keys", () => {
-    FastCheck.assert(FastCheck.property(FastCheck.array(json), (values) => {
-      expectExact(roundTrip(column(values)), column(values))
-    }), { numRuns: 1000 })
+    FastCheck.assert(
+      FastCheck.property(FastCheck.array(json), (values) => {
+        expectExact(roundTrip(column(values)), column(values))
+      }),
+      { numRuns: 1000 }
+    )
   })
 
   it("keeps whatever can be stored exactly", () => {
@@ -64,13 +77,16 @@ describe("rowCodec", () => {
   })
 
   it("returns rows that copy like those it was given", () => {
-    FastCheck.assert(FastCheck.property(typedRows, (rows) => {
-      const stored = decode(encode(rows))
-      vandalise(stored.copy())
-      expectExact(stored.copy(), rows)
-      expectExact([...stored.frozen()], rows)
-      expectExact(roundTrip(stored.copy()), rows)
-    }), { numRuns: 500 })
+    FastCheck.assert(
+      FastCheck.property(typedRows, (rows) => {
+        const stored = decode(encode(rows))
+        vandalise(stored.copy())
+        expectExact(stored.copy(), rows)
+        expectExact([...stored.frozen()], rows)
+        expectExact(roundTrip(stored.copy()), rows)
+      }),
+      { numRuns: 500 }
+    )
   })
 
   const few = (values: ReadonlyArray<unknown>) => Array.from({ length: 40 }, (_, i) => values[i % values.length])
@@ -254,6 +270,30 @@ describe("rowCodec", () => {
     for (const text of texts) expect(() => decode(text), text).toThrow()
   })
 
+  it("quotes nothing of a text that it refuses", () => {
+    const texts = [
+      `[1,1,["a"],"s","SECRET`,
+      `SECRET`,
+      `[1,1,["SECRET"],"n","SECRET"]`,
+      `[1,1,["a"],"m",["address","SECRET"]]`,
+      `[1,1,["a"],"m",["network","SECRET"]]`,
+      `[1,1,["a"],"m",["SECRET","SECRET"]]`,
+      `[1,1,["a"],"I","SECRET"]`,
+      `[1,1,["a"],"y","SECRET!!"]`,
+      `[1,1,["a"],"SECRET",1]`
+    ]
+    for (const text of texts) {
+      let caught: unknown
+      try {
+        decode(text)
+      } catch (error) {
+        caught = error
+      }
+      expect(caught).toBeInstanceOf(SyntaxError)
+      expect(inspect(caught, { depth: 10, showHidden: true })).not.toContain("SECRET")
+    }
+  })
+
   const expectWellFormed = (text: string): "rows" | "refused" => {
     let stored: StoredRows
     try {
@@ -274,10 +314,17 @@ describe("rowCodec", () => {
     FastCheck.assert(
       FastCheck.property(
         typedRows,
-        FastCheck.array(FastCheck.tuple(FastCheck.nat(), FastCheck.nat(3), FastCheck.constantFrom(..."0123456789,\"[]{}-.eE nsfbikIdytajmo:lutr")), {
-          minLength: 1,
-          maxLength: 3
-        }),
+        FastCheck.array(
+          FastCheck.tuple(
+            FastCheck.nat(),
+            FastCheck.nat(3),
+            FastCheck.constantFrom(..."0123456789,\"[]{}-.eE nsfbikIdytajmo:lutr")
+          ),
+          {
+            minLength: 1,
+            maxLength: 3
+          }
+        ),
         (rows, damages) => {
           let text = encode(rows)
           for (const [where, how, what] of damages) {
@@ -305,7 +352,10 @@ describe("rowCodec", () => {
       FastCheck.property(
         typedRows,
         FastCheck.array(
-          FastCheck.tuple(FastCheck.nat(), FastCheck.oneof(FastCheck.jsonValue(), FastCheck.constantFrom(0, 1, 1e9, "nn", "t", "m", ["o", "a", 1]))),
+          FastCheck.tuple(
+            FastCheck.nat(),
+            FastCheck.oneof(FastCheck.jsonValue(), FastCheck.constantFrom(0, 1, 1e9, "nn", "t", "m", ["o", "a", 1]))
+          ),
           { minLength: 1, maxLength: 2 }
         ),
         (rows, replacements) => {

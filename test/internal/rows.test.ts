@@ -20,27 +20,36 @@ const nest = (depth: number): unknown => {
 
 describe("StoredRows", () => {
   it("copies rows of typed columns exactly", () => {
-    FastCheck.assert(FastCheck.property(typedRows, (rows) => {
-      const stored = make(rows)
-      expect(stored.length).toBe(rows.length)
-      expectExact(stored.copy(), rows)
-      expectExact(make(stored.copy()).copy(), rows)
-    }), { numRuns: 1000 })
+    FastCheck.assert(
+      FastCheck.property(typedRows, (rows) => {
+        const stored = make(rows)
+        expect(stored.length).toBe(rows.length)
+        expectExact(stored.copy(), rows)
+        expectExact(make(stored.copy()).copy(), rows)
+      }),
+      { numRuns: 1000 }
+    )
   })
 
   it("copies rows that are arrays exactly", () => {
-    FastCheck.assert(FastCheck.property(typedRows, (rows) => {
-      const values = rows.map((row) => Object.values(row))
-      expectExact(make(values).copy(), values)
-    }), { numRuns: 300 })
+    FastCheck.assert(
+      FastCheck.property(typedRows, (rows) => {
+        const values = rows.map((row) => Object.values(row))
+        expectExact(make(values).copy(), values)
+      }),
+      { numRuns: 300 }
+    )
   })
 
   it("copies json exactly, whatever its keys", () => {
-    FastCheck.assert(FastCheck.property(FastCheck.array(json), (values) => {
-      const rows = values.map((value) => ({ value }))
-      expectExact(make(rows).copy(), rows)
-      expectExact(make(values).copy(), values)
-    }), { numRuns: 500 })
+    FastCheck.assert(
+      FastCheck.property(FastCheck.array(json), (values) => {
+        const rows = values.map((value) => ({ value }))
+        expectExact(make(rows).copy(), rows)
+        expectExact(make(values).copy(), values)
+      }),
+      { numRuns: 500 }
+    )
   })
 
   it("copies anything exactly or refuses it", () => {
@@ -73,25 +82,31 @@ describe("StoredRows", () => {
   })
 
   it("keeps what it took when the rows it was given change", () => {
-    FastCheck.assert(FastCheck.property(typedRows, (rows) => {
-      const reference = make(rows)
-      const stored = make(rows)
-      vandalise(rows)
-      expectExact(stored.copy(), reference.copy())
-    }), { numRuns: 300 })
+    FastCheck.assert(
+      FastCheck.property(typedRows, (rows) => {
+        const reference = make(rows)
+        const stored = make(rows)
+        vandalise(rows)
+        expectExact(stored.copy(), reference.copy())
+      }),
+      { numRuns: 300 }
+    )
   })
 
   it("gives every caller rows of its own", () => {
-    FastCheck.assert(FastCheck.property(typedRows, (rows) => {
-      const stored = make(rows)
-      const mine = stored.copy()
-      const yours = stored.copy()
-      const frozen = stored.frozen()
-      vandalise(mine)
-      expectExact(yours, rows)
-      expectExact(stored.copy(), rows)
-      expectExact([...frozen], rows)
-    }), { numRuns: 500 })
+    FastCheck.assert(
+      FastCheck.property(typedRows, (rows) => {
+        const stored = make(rows)
+        const mine = stored.copy()
+        const yours = stored.copy()
+        const frozen = stored.frozen()
+        vandalise(mine)
+        expectExact(yours, rows)
+        expectExact(stored.copy(), rows)
+        expectExact([...frozen], rows)
+      }),
+      { numRuns: 500 }
+    )
   })
 
   it("shares nothing that can be changed between copies", () => {
@@ -120,13 +135,16 @@ describe("StoredRows", () => {
   })
 
   it("freezes deeply, once, and apart from the copies", () => {
-    FastCheck.assert(FastCheck.property(typedRows, (rows) => {
-      const stored = make(rows)
-      const frozen = stored.frozen()
-      expect(stored.frozen()).toBe(frozen)
-      expect(isFrozenDeeply(frozen)).toBe(true)
-      expectExact([...frozen], rows)
-    }), { numRuns: 300 })
+    FastCheck.assert(
+      FastCheck.property(typedRows, (rows) => {
+        const stored = make(rows)
+        const frozen = stored.frozen()
+        expect(stored.frozen()).toBe(frozen)
+        expect(isFrozenDeeply(frozen)).toBe(true)
+        expectExact([...frozen], rows)
+      }),
+      { numRuns: 300 }
+    )
   })
 
   it("does not let a Date of frozen rows reach the copies", () => {

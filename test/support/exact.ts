@@ -17,7 +17,9 @@ export const difference = (actual: unknown, expected: unknown, path = "$"): stri
   }
   if (ArrayBuffer.isView(expected)) {
     const [left, right] = [bytesOf(self as Uint8Array), bytesOf(expected as Uint8Array)]
-    return left.length === right.length && left.every((byte, i) => byte === right[i]) ? undefined : `${path}: other bytes`
+    return left.length === right.length && left.every((byte, i) => byte === right[i])
+      ? undefined
+      : `${path}: other bytes`
   }
   const keys = Reflect.ownKeys(expected)
   const own = Reflect.ownKeys(self)

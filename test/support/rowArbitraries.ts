@@ -31,7 +31,18 @@ const name = FastCheck.oneof(
   { weight: 3, arbitrary: FastCheck.constantFrom("id", "user_id", "status", "payload", "created_at") },
   {
     weight: 2,
-    arbitrary: FastCheck.constantFrom("__proto__", "constructor", "toJSON", "0", "1", "10", "-1", "", "length", "?column?")
+    arbitrary: FastCheck.constantFrom(
+      "__proto__",
+      "constructor",
+      "toJSON",
+      "0",
+      "1",
+      "10",
+      "-1",
+      "",
+      "length",
+      "?column?"
+    )
   },
   { weight: 1, arbitrary: text }
 )

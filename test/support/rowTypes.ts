@@ -55,7 +55,16 @@ export const scalars: Readonly<Record<RegisteredScalar, Omit<RowType, "name">>> 
   int4: { is: "number", values: literals("int4", "0", "-2147483648", "2147483647") },
   text: {
     is: "string",
-    values: ["''", "'null'", "'1'", "'true'", "E'\\n\\t\\\\\"'", "U&'\\+01F600'", "U&'\\2028\\FFFD\\0001'", "repeat('x', 10000)"]
+    values: [
+      "''",
+      "'null'",
+      "'1'",
+      "'true'",
+      "E'\\n\\t\\\\\"'",
+      "U&'\\+01F600'",
+      "U&'\\2028\\FFFD\\0001'",
+      "repeat('x', 10000)"
+    ]
   },
   oid: { is: "number", values: literals("oid", "0", "4294967295") },
   json: {
@@ -78,36 +87,93 @@ export const scalars: Readonly<Record<RegisteredScalar, Omit<RowType, "name">>> 
       "{\"a\": 1, \"a\": 2}"
     )
   },
-  cidr: { is: "string", values: literals("cidr", "10.0.0.0/8", "0.0.0.0/0", "192.168.1.1/32", "2001:db8::/32", "::1/128") },
-  float4: { is: "number", values: literals("float4", "0", "-0", "1.1", "NaN", "Infinity", "-Infinity", "3.4e38", "1e-45") },
+  cidr: {
+    is: "string",
+    values: literals("cidr", "10.0.0.0/8", "0.0.0.0/0", "192.168.1.1/32", "2001:db8::/32", "::1/128")
+  },
+  float4: {
+    is: "number",
+    values: literals("float4", "0", "-0", "1.1", "NaN", "Infinity", "-Infinity", "3.4e38", "1e-45")
+  },
   float8: {
     is: "number",
-    values: literals("float8", "0", "-0", "0.1", "NaN", "Infinity", "-Infinity", "1.7976931348623157e308", "5e-324", "9007199254740993")
+    values: literals(
+      "float8",
+      "0",
+      "-0",
+      "0.1",
+      "NaN",
+      "Infinity",
+      "-Infinity",
+      "1.7976931348623157e308",
+      "5e-324",
+      "9007199254740993"
+    )
   },
   inet: { is: "string", values: literals("inet", "10.0.0.1", "10.0.0.1/8", "::1", "2001:db8::1/64", "::ffff:1.2.3.4") },
   bpchar: { is: "string", values: ["''::char(3)", "'a'::char(3)"] },
   varchar: { is: "string", values: literals("varchar(5)", "", "abc") },
-  date: { is: "string", values: literals("date", "2024-02-29", "infinity", "-infinity", "4713-01-01 BC", "5874897-12-31") },
+  date: {
+    is: "string",
+    values: literals("date", "2024-02-29", "infinity", "-infinity", "4713-01-01 BC", "5874897-12-31")
+  },
   time: { is: "bigint", values: literals("time", "00:00", "12:34:56.789012", "24:00") },
   timestamp: {
     is: "Date",
-    values: literals("timestamp", "2024-02-29 12:34:56.789", "1969-12-31 23:59:59.999", "infinity", "-infinity", "4713-01-01 BC", "294276-12-31")
+    values: literals(
+      "timestamp",
+      "2024-02-29 12:34:56.789",
+      "1969-12-31 23:59:59.999",
+      "infinity",
+      "-infinity",
+      "4713-01-01 BC",
+      "294276-12-31"
+    )
   },
   timestamptz: {
     is: "Date",
-    values: literals("timestamptz", "2024-02-29 12:34:56.789+02", "1970-01-01Z", "infinity", "-infinity", "4713-01-02 BC", "275760-09-13Z")
+    values: literals(
+      "timestamptz",
+      "2024-02-29 12:34:56.789+02",
+      "1970-01-01Z",
+      "infinity",
+      "-infinity",
+      "4713-01-02 BC",
+      "275760-09-13Z"
+    )
   },
   interval: {
     is: "interval",
-    values: literals("interval", "0", "1 year 2 mons 3 days 4.000005 s", "-1 mon +1 day -00:00:01", "infinity", "-infinity", "2562047788:00:54.775807")
+    values: literals(
+      "interval",
+      "0",
+      "1 year 2 mons 3 days 4.000005 s",
+      "-1 mon +1 day -00:00:01",
+      "infinity",
+      "-infinity",
+      "2562047788:00:54.775807"
+    )
   },
   timetz: { is: "string", values: literals("timetz", "00:00+00", "12:34:56.789012-15:59", "24:00+05:30") },
   numeric: {
     is: "string",
-    values: literals("numeric", "0", "-1.50", "12345678901234567890.123456789", "NaN", "Infinity", "-Infinity", "1e-20", "1e100")
+    values: literals(
+      "numeric",
+      "0",
+      "-1.50",
+      "12345678901234567890.123456789",
+      "NaN",
+      "Infinity",
+      "-Infinity",
+      "1e-20",
+      "1e100"
+    )
   },
   regclass: { is: "number", values: literals("regclass", "pg_class", "-") },
-  uuid: { is: "string", values: literals("uuid", "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff") },
+  uuid: {
+    is: "string",
+    values: literals("uuid", "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff")
+  },
   jsonb: {
     is: "json",
     values: literals(
@@ -198,13 +264,22 @@ export const forms: ReadonlyArray<readonly [what: string, sql: string]> = [
   ["nulls only", `SELECT NULL AS a, NULL::int4 AS b FROM generate_series(1, 3)`],
   ["a column named __proto__", `SELECT 1 AS a, '{"polluted": true}'::json AS "__proto__", 2 AS b`],
   ["a Date in a column named __proto__", `SELECT now() AS "__proto__" FROM generate_series(1, 3)`],
-  ["names that objects have", `SELECT 1 AS "constructor", 2 AS "toString", 3 AS "hasOwnProperty", 4 AS "toJSON", 5 AS "length"`],
+  [
+    "names that objects have",
+    `SELECT 1 AS "constructor", 2 AS "toString", 3 AS "hasOwnProperty", 4 AS "toJSON", 5 AS "length"`
+  ],
   ["names that are indices", `SELECT 'b' AS b, 'two' AS "2", 'one' AS "1", 'a' AS a, 'minus' AS "-1"`],
   ["one name twice", `SELECT 1 AS a, 2 AS b, 3 AS a`],
   ["no name", `SELECT 1, 2, 'x'`],
   ["json null beside NULL", `SELECT 'null'::jsonb AS a, NULL::jsonb AS b UNION ALL SELECT '{"a": null}', 'null'`],
-  ["json of one shape", `SELECT jsonb_build_object('id', i, 'at', now(), 'tags', jsonb_build_array(i, i::text)) AS j FROM generate_series(1, 20) i`],
-  ["json of many shapes", `SELECT CASE i % 4 WHEN 0 THEN '1' WHEN 1 THEN '[1]' WHEN 2 THEN '{"a": 1}' ELSE '{"b": [{"c": -0}]}' END::json AS j FROM generate_series(1, 20) i`],
+  [
+    "json of one shape",
+    `SELECT jsonb_build_object('id', i, 'at', now(), 'tags', jsonb_build_array(i, i::text)) AS j FROM generate_series(1, 20) i`
+  ],
+  [
+    "json of many shapes",
+    `SELECT CASE i % 4 WHEN 0 THEN '1' WHEN 1 THEN '[1]' WHEN 2 THEN '{"a": 1}' ELSE '{"b": [{"c": -0}]}' END::json AS j FROM generate_series(1, 20) i`
+  ],
   [
     "many mixed rows",
     `SELECT i::int8 AS id, i * 1.5 AS amount, 'status ' || i % 3 AS status, now() - i * interval '1 day' AS at, i % 2 = 0 AS flag,
