@@ -126,7 +126,8 @@ export class StoredRows {
    * Deeply frozen rows, the same objects at every call. JavaScript cannot freeze
    * what a `Date` or a typed array holds, so these must not be written to:
    * whoever does changes them for all who asked for frozen rows. `copy` is not
-   * affected.
+   * affected: frozen rows are a copy too, made at the first call and kept, and
+   * not counted in `bytes`.
    */
   frozen(): ReadonlyArray<any> {
     return this.#frozen ??= freeze(this.copy())

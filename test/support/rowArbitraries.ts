@@ -17,7 +17,7 @@ export const objectOf = (entries: ReadonlyArray<readonly [string, unknown]>): Re
 }
 
 /** Any string, lone surrogates and NUL included. */
-export const text = FastCheck.array(
+const text = FastCheck.array(
   FastCheck.oneof({ weight: 4, arbitrary: FastCheck.integer({ min: 32, max: 126 }) }, {
     weight: 1,
     arbitrary: FastCheck.integer({ min: 0, max: 0xffff })

@@ -30,7 +30,7 @@ type RegisteredScalar = {
 }[keyof typeof PgTypes.OID]
 
 /** The types in the registry of `@effect/sql-pg`, arrays of them left out. */
-export const scalars: Readonly<Record<RegisteredScalar, Omit<RowType, "name">>> = {
+const scalars: Readonly<Record<RegisteredScalar, Omit<RowType, "name">>> = {
   bool: { is: "boolean", values: ["true", "false"] },
   bytea: {
     is: "Uint8Array",
