@@ -16,12 +16,14 @@ export const refused = (cause: Cause.Cause<unknown>): boolean =>
 
 const isRefusal = (error: unknown): boolean => {
   if (!isSqlError(error)) return false
-  const { cause, message, operation } = error.reason
+  const { _tag, cause, message, operation } = error.reason
   // The statement waited for a connection that never came about.
   if (operation === "connect") return true
   // COMMIT was answered by ROLLBACK.
   if (operation === "commit") return true
   if (message === "PgConnection: Failed to encode query") return true
+  // A socket's error has a code too, and "EPIPE" looks like a SQLSTATE.
+  if (_tag === "ConnectionError") return false
   return Predicate.hasProperty(cause, "code") && typeof cause.code === "string" && isRefusalState(cause.code)
 }
 

@@ -7,8 +7,10 @@ const state = (code: string) =>
   new SqlError({
     reason: new UnknownError({ cause: Object.assign(new Error("refused"), { code }), message: "m", operation: "query" })
   })
-const lost = (operation: string) =>
-  new SqlError({ reason: new ConnectionError({ cause: new Error("closed"), message: "closed", operation }) })
+const lost = (operation: string, code?: string) =>
+  new SqlError({
+    reason: new ConnectionError({ cause: Object.assign(new Error("closed"), { code }), message: "closed", operation })
+  })
 const driver = (message: string, operation = "query") =>
   new SqlError({ reason: new UnknownError({ cause: new Error(message), message, operation }) })
 
@@ -27,6 +29,7 @@ describe("refused", () => {
       assert.isFalse(refused(Cause.fail(state(code))), code)
     }
     assert.isFalse(refused(Cause.fail(lost("query"))))
+    assert.isFalse(refused(Cause.fail(lost("query", "EPIPE"))))
     assert.isFalse(refused(Cause.fail(driver("PgConnection: Failed to decode row"))))
     assert.isFalse(refused(Cause.fail("the program's own")))
     assert.isFalse(refused(Cause.interrupt(1)))
