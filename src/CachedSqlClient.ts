@@ -346,6 +346,7 @@ const make = Effect.fnUntraced(function*(
     timeoutMillis: settings.invalidationTimeoutMillis
   })
   const transactions = new Transactions(client, current, delivery)
+  const invalidator = Invalidator.make(transactions)
 
   const cache = QueryCache.make({
     store,
@@ -375,13 +376,15 @@ const make = Effect.fnUntraced(function*(
 
   const decorate = (base: PgClient.PgClient): PgClient.PgClient => {
     const plain = base.withoutTransforms()
+    const rows = base === client ? "rows" : "plain"
     const statements = makeStatements({
       client: base,
       cache,
       transactions,
       forms,
       defaultPolicy: settings.strategy === "all" ? settings.policy : undefined,
-      transforms: plain !== base,
+      rows,
+      plain: plain === base ? rows : "plain",
       noop: settings.noop
     })
     const tag = (strings: any, ...args: Array<any>): any =>
@@ -394,15 +397,16 @@ const make = Effect.fnUntraced(function*(
       reserve
     }) as any
     ;(self as any).safe = self
+    decorated.set(
+      self,
+      Context.make(PgClient.PgClient, self).pipe(
+        Context.add(SqlClient.SqlClient, self),
+        Context.add(QueryCache.QueryCache, cache),
+        Context.add(Invalidator.Invalidator, invalidator)
+      )
+    )
     return self
   }
 
-  const self = decorate(client)
-  const context = Context.make(PgClient.PgClient, self).pipe(
-    Context.add(SqlClient.SqlClient, self),
-    Context.add(QueryCache.QueryCache, cache),
-    Context.add(Invalidator.Invalidator, Invalidator.make(transactions))
-  )
-  decorated.set(self, context)
-  return context
+  return decorated.get(decorate(client))!
 })

@@ -43,8 +43,9 @@ export interface Decoration {
   readonly forms: Forms
   /** The policy of a read that nobody put under `cached`, if it has one. */
   readonly defaultPolicy: CachePolicy.Resolved | undefined
-  /** Whether rows and plain rows differ. */
-  readonly transforms: boolean
+  /** What rows are as the client gives them, and without its transforms: the same where it has none. */
+  readonly rows: Kind
+  readonly plain: Kind
   /** Nothing is cached and nothing invalidated; statements still run in their scope. */
   readonly noop: boolean
 }
@@ -70,7 +71,7 @@ export const makeStatements = (decoration: Decoration): {
   const { cache, client, defaultPolicy, forms, transactions } = decoration
   const kindOf = (run: Run): Kind | undefined => {
     const kind = kinds[run]
-    return kind === "plain" && !decoration.transforms ? "rows" : kind
+    return kind === "rows" || kind === "plain" ? decoration[kind] : kind
   }
   // Identifiers compile differently without the client's transforms.
   const tries = { transformed: new FormTrie(maxNodes), plain: new FormTrie(maxNodes) }
@@ -96,7 +97,8 @@ export const makeStatements = (decoration: Decoration): {
     collector = fiber.getRef(QueryCache.Collector)
     scope = fiber.getRef(CacheScope.CurrentScope)
     transformer = fiber.getRef(Statement.CurrentTransformer)
-    inTransaction = Context.getOrUndefined(fiber.context as Context.Context<any>, client.transactionService) !== undefined
+    inTransaction =
+      Context.getOrUndefined(fiber.context as Context.Context<any>, client.transactionService) !== undefined
   }
 
   /** Runs the base statement where no cache has a part: in its scope, and seen if it writes. */
@@ -311,17 +313,24 @@ export const makeStatements = (decoration: Decoration): {
     transformer: Statement.Transformer,
     own: CachePolicy.Resolved | undefined
   ): Effect.Effect<any, SqlError> =>
-    Effect.useSpan("sql.transform", (span) =>
-      Effect.withFiber((fiber) =>
-        Effect.flatMap(transformer(self.inner, client, fiber, span), (statement) => {
-          const rewritten = (statement as unknown) instanceof LazyStatement ? statement : wrap(statement)
-          return Effect.provideService(
-            Effect.withFiber((fiber) => consult(rewritten as unknown as LazyStatement, run, fiber, own)),
-            Statement.CurrentTransformer,
-            undefined
-          )
-        })
+    Effect.flatMap(rewrite(self, transformer), (rewritten) =>
+      Effect.provideService(
+        Effect.withFiber((fiber) => consult(rewritten, run, fiber, own)),
+        Statement.CurrentTransformer,
+        undefined
       ))
+
+  const rewrite = (self: LazyStatement, transformer: Statement.Transformer): Effect.Effect<LazyStatement> =>
+    Effect.useSpan(
+      "sql.transform",
+      (span) =>
+        Effect.withFiber((fiber) =>
+          Effect.map(
+            transformer(self.inner, client, fiber, span),
+            (statement): any => (statement as unknown) instanceof LazyStatement ? statement : wrap(statement)
+          )
+        )
+    )
 
   /** An accessor of a statement, such as `values`: an effect of its own that can be piped through `cached`. */
   class Accessor {
@@ -393,8 +402,14 @@ export const makeStatements = (decoration: Decoration): {
     }
     get stream() {
       const self = this
-      return Stream.unwrap(Effect.withFiber((fiber) => {
+      return Stream.unwrap(Effect.withFiber((fiber): Effect.Effect<Stream.Stream<any, SqlError>> => {
         if (fiber.context !== context) look(fiber)
+        if (transformer !== undefined) {
+          return Effect.map(
+            rewrite(self, transformer),
+            (rewritten) => Stream.provideService(rewritten.stream, Statement.CurrentTransformer, undefined)
+          )
+        }
         if (ambient !== undefined) ambient.witness.consulted++
         const form = forms.get(self.inner.compile()[0], "rows")
         const scopeMismatch = inTransaction
