@@ -42,12 +42,13 @@ export const load = async (): Promise<Parser> => {
   const start: () => Promise<Wasm> = [loaded, loaded.default, loaded.default?.default]
     .find((candidate) => typeof candidate === "function")
   let wasm: Wasm | undefined = await start()
-  let starting = false
+  let starting: Promise<void> | undefined
 
+  // Assigned last: with the stack exhausted any call may throw, and then the next text tries again.
   const restart = (): void => {
-    if (starting) return
-    starting = true
-    start().then((fresh) => wasm = fresh, () => {}).then(() => starting = false)
+    starting ??= Promise.resolve().then(start)
+      .then((fresh) => void (wasm = fresh), () => {})
+      .finally(() => starting = undefined)
   }
 
   const parse = (sql: string): Parsed => {

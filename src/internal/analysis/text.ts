@@ -25,14 +25,16 @@ const closing = (text: string, quote: string, start: number): number => {
   return end < 0 ? text.length : end + quote.length
 }
 
-// Where the string that opens at `start` ends. A doubled quote is read as the end of one string and the start of
-// another, which comes to the same.
+// Where the string that opens at `start` ends. After an `E` standing by itself, a backslash hides what follows.
 const stringEnd = (text: string, start: number): number => {
-  const prefix = text.charCodeAt(start - 1) | 32
-  if (prefix !== 101 || isWordPart(text.charCodeAt(start - 2))) return closing(text, "'", start + 1)
-  let end = start + 1
-  while (end < text.length && text[end] !== "'") end += text[end] === "\\" ? 2 : 1
-  return Math.min(end + 1, text.length)
+  const escapes = (text.charCodeAt(start - 1) | 32) === 101 && !isWordPart(text.charCodeAt(start - 2))
+  let end = start
+  do {
+    end++
+    if (escapes) while (end < text.length && text[end] !== "'") end += text[end] === "\\" ? 2 : 1
+    end = closing(text, "'", end)
+  } while (text[end] === "'")
+  return end
 }
 
 const commentEnd = (text: string, start: number): number => {
@@ -126,7 +128,8 @@ const pieces = (text: string) => {
 
 const separators = new Set(["and", "or", "when", "then", "else"])
 const chained = new Set([
-  "all", "any", "at", "between", "collate", "in", "ilike", "is", "isnull", "like", "not", "notnull", "similar", "some"
+  "all", "any", "at", "between", "collate", "in", "ilike", "is", "isnull", "like", "not", "notnull", "operator", "similar",
+  "some"
 ])
 const nested = new Set(["case", "except", "intersect", "join", "union"])
 
@@ -187,7 +190,7 @@ export const depth = (text: string): number => {
     }
   }
   let total = steps + Math.max(highest, run + inner)
-  for (const [steps, run, inner, highest] of open.reverse()) {
+  for (const [steps, run, inner, highest] of open.toReversed()) {
     total = steps + Math.max(highest, run + Math.max(inner, total + levelsPerParenthesis))
   }
   return total
@@ -199,64 +202,113 @@ const levelsPerParenthesis = 3
 export const namesTheTime = (literal: string): boolean =>
   literal.length < 100 && /(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])/i.test(literal)
 
+/** A list that is being read: what stands in a pair of parentheses, or the whole text. */
 interface Level {
-  /** The finished items. */
+  /** The items kept so far. */
   text: string
   /** The item being read. */
   item: string
   /** The item before, without the blanks around it. */
   last: string | undefined
+  /** The items of values alone. */
+  readonly values: Set<string>
+  /** Whether the item being read has a word that could name something. */
+  itemNames: boolean
+  /** Whether any item has. */
+  names: boolean
 }
 
 /**
  * The text with its values replaced by one and the same, and what then repeats
- * in a list left out: `VALUES ($1, 'a'), ($2, 'b')` becomes `VALUES ($1, '')`.
+ * in a list left out: `VALUES ($1, 'a'), ($2, 'b')` becomes `VALUES ($1,'')`.
  *
  * Reads and writes the same tables and calls the same functions as the text
  * itself, if with fewer arguments, so a batch of many rows is analysed like its
- * first two.
+ * first few. An item of values alone is left out wherever its list has had it;
+ * one that names something only right after its like, for two items with a
+ * comma between them stand in the same clause, and others may not.
  */
 export const collapse = (text: string): string => {
   const open: Array<Level> = []
-  let level: Level = { text: "", item: "", last: undefined }
+  let level = emptyLevel()
+  let blank = false
+  const add = (piece: string): void => {
+    level.item += blank ? ` ${piece}` : piece
+    blank = false
+  }
   const finishItem = (): void => {
-    const item = level.item.trim()
-    if (item !== level.last) level.text += level.last === undefined ? level.item : `,${level.item}`
+    const { item } = level
+    if (item !== level.last && !level.values.has(item)) {
+      level.text += level.last === undefined ? item : `,${item}`
+      if (!level.itemNames) level.values.add(item)
+    }
     level.last = item
     level.item = ""
+    level.names ||= level.itemNames
+    level.itemNames = false
+    blank = false
   }
   const close = (mark: string): void => {
     finishItem()
-    const { text } = level
+    const inner = level
     level = open.pop()!
-    level.item += text + mark
+    level.item += inner.text + mark
+    level.itemNames ||= inner.names
   }
   const piece = pieces(text)
   for (let at = 0, end = 0; at < text.length; at = end) {
     end = piece.next(at)
-    const kind = piece.kind()
-    if (kind === "parameter") {
-      level.item += "$1"
-    } else if (kind === "number") {
-      level.item += "1"
-    } else if (kind === "string") {
-      const literal = text.slice(at, end)
-      level.item += namesTheTime(literal) ? literal : "''"
-    } else if (kind === "blank") {
-      if (!level.item.endsWith(" ")) level.item += " "
-    } else if (kind === "mark" && (text[at] === "(" || text[at] === "[")) {
-      level.item += text[at]
-      open.push(level)
-      level = { text: "", item: "", last: undefined }
-    } else if (kind === "mark" && open.length > 0 && (text[at] === ")" || text[at] === "]")) {
-      close(text[at])
-    } else if (kind === "mark" && text[at] === ",") {
-      finishItem()
-    } else {
-      level.item += text.slice(at, end)
+    const here = text.slice(at, end)
+    switch (piece.kind()) {
+      case "blank":
+        blank = level.item !== ""
+        break
+      case "parameter":
+        add("$1")
+        break
+      case "number":
+        add("1")
+        break
+      case "string":
+        add(namesTheTime(here) ? here : "''")
+        break
+      case "word":
+        add(here)
+        level.itemNames ||= !valueWords.has(here.toLowerCase())
+        break
+      case "identifier":
+        add(here)
+        level.itemNames = true
+        break
+      case "mark":
+        if (here === "(" || here === "[") {
+          add(here)
+          open.push(level)
+          level = emptyLevel()
+        } else if (open.length > 0 && (here === ")" || here === "]")) {
+          close(here)
+        } else if (here === ",") {
+          finishItem()
+        } else {
+          add(here)
+        }
+        break
+      default:
+        add(here)
     }
   }
   while (open.length > 0) close("")
   finishItem()
   return level.text
 }
+
+const emptyLevel = (): Level => ({
+  text: "",
+  item: "",
+  last: undefined,
+  values: new Set(),
+  itemNames: false,
+  names: false
+})
+
+const valueWords = new Set(["default", "false", "null", "true"])

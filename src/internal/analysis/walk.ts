@@ -149,7 +149,7 @@ export const walk = (root: unknown, declared: Declared): Facts => {
     // Some fields hold a node of one fixed type, printed without its name, so these are told by what they hold.
     if (typeof node.relname === "string") return relation(node as unknown as RangeVar, outer)
     if (Array.isArray(node.funcname)) call(node)
-    if (Array.isArray(node.names) && typeof node.typemod === "number") {
+    if (Array.isArray(node.names)) {
       const name = strings(node.names).pop()
       if (name !== undefined && catalogTypes.has(name)) object("system-catalog", name)
     }
