@@ -25,6 +25,7 @@ import {
 } from "./CacheStore.ts"
 import type { DependencySet } from "./Dependency.ts"
 import * as Options from "./internal/options.ts"
+import * as Background from "./internal/redis/background.ts"
 import * as Replies from "./internal/redis/replies.ts"
 import * as Scripts from "./internal/redis/scripts.ts"
 import * as Wire from "./internal/redis/wire.ts"
@@ -105,6 +106,40 @@ export const layer = (options?: RedisStoreOptions): Layer.Layer<CacheStore, neve
   )
 }
 
+/**
+ * Connects a Redis in the background, so that one which is away does not keep a
+ * program from starting.
+ *
+ * **When to use**
+ *
+ * Put it around a layer that connects when it is built, such as `NodeRedis.layer`.
+ *
+ * **Details**
+ *
+ * The layer is built at once. Until the connection stands every command fails, so
+ * the database answers; it is tried again after 0.1 to 5 seconds, without end.
+ * A wrong password is such a failure too: it is counted with the store's other
+ * errors and logged, and no attempt ends the program.
+ *
+ * **Example** (A program that starts without its Redis)
+ *
+ * ```ts
+ * import { NodeRedis } from "@effect/platform-node"
+ * import { Layer } from "effect"
+ * import { RedisStore } from "effect-query-cache"
+ *
+ * export const Store = RedisStore.layer().pipe(
+ *   Layer.provide(RedisStore.connectInBackground(NodeRedis.layer({ url: "redis://localhost:6379" })))
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const connectInBackground: <E, R>(
+  redis: Layer.Layer<Redis.Redis, E, R>
+) => Layer.Layer<Redis.Redis, never, R> = Background.layer
+
 const make = (
   redis: Redis.Redis["Service"],
   layout: Scripts.Layout,
@@ -137,9 +172,8 @@ const make = (
       ? { keys: [namespace.keys.entry(key.fingerprint)], field: "", set: index }
       : { keys: namespace.keys.group(set, key.fingerprint), field: `f:${Wire.name(key.fingerprint)}`, set: index }
 
-  const lookupMany = (requests: ReadonlyArray<LookupRequest>): Effect.Effect<ReadonlyArray<Outcome>, CacheError> =>
+  const lookupBatch = (requests: ReadonlyArray<LookupRequest>): Effect.Effect<ReadonlyArray<Outcome>, CacheError> =>
     Effect.suspend(() => {
-      if (requests.length === 0) return Effect.succeed([])
       const namespace = namespaceOf(namespaceOfAll(requests))
       const sets = new Sets()
       const entries = requests.map(({ dependencies, key }) =>
@@ -164,11 +198,10 @@ const make = (
       }))
     })
 
-  const storeMany = (
+  const storeBatch = (
     requests: ReadonlyArray<StoreRequest>
   ): Effect.Effect<ReadonlyArray<"accepted" | "refused">, CacheError> =>
     Effect.suspend(() => {
-      if (requests.length === 0) return Effect.succeed([])
       const namespace = namespaceOf(namespaceOfAll(requests))
       const verdicts: Array<"accepted" | "refused"> = requests.map(() => "refused")
       const sets = new Sets()
@@ -208,10 +241,10 @@ const make = (
   return CacheStore.of({
     shared: true,
     peek: () => undefined,
-    lookup: (key, dependencies) => Effect.map(lookupMany([{ key, dependencies }]), ([outcome]) => outcome),
-    lookupMany,
-    store: (key, entry, lease) => Effect.map(storeMany([{ key, entry, lease }]), ([verdict]) => verdict),
-    storeMany,
+    lookup: (key, dependencies) => Effect.map(lookupBatch([{ key, dependencies }]), ([outcome]) => outcome),
+    lookupMany: inBatches(lookupBatch),
+    store: (key, entry, lease) => Effect.map(storeBatch([{ key, entry, lease }]), ([verdict]) => verdict),
+    storeMany: inBatches(storeBatch),
     invalidate: (request) =>
       Effect.suspend(() => {
         const namespace = namespaceOf(request.namespace)
@@ -250,6 +283,21 @@ const make = (
 const maxTtlMillis = 2 ** 42
 
 const maxTablesDropped = 16
+
+// A script holds up everybody else's while it runs.
+const maxBatch = 1_000
+
+const inBatches =
+  <A, B>(batch: (requests: ReadonlyArray<A>) => Effect.Effect<ReadonlyArray<B>, CacheError>) =>
+  (requests: ReadonlyArray<A>): Effect.Effect<ReadonlyArray<B>, CacheError> => {
+    if (requests.length === 0) return Effect.succeed([])
+    if (requests.length <= maxBatch) return batch(requests)
+    const batches = Array.from(
+      { length: Math.ceil(requests.length / maxBatch) },
+      (_, i) => requests.slice(i * maxBatch, (i + 1) * maxBatch)
+    )
+    return Effect.map(Effect.forEach(batches, batch, { concurrency: "unbounded" }), (answers) => answers.flat())
+  }
 
 const run = <A>(
   operation: "lookup" | "store" | "invalidate",

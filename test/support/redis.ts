@@ -7,6 +7,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Redis from "effect/persistence/Redis"
+import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
@@ -22,8 +23,8 @@ export interface Server {
   readonly url: string
   /** Runs one command on a connection of its own, by default as the default user. */
   readonly command: (...args: ReadonlyArray<string>) => Effect.Effect<any>
-  /** How often each command ran since the last call, by lower-case name. `INFO` and `CONFIG` are left out. */
-  readonly commandCounts: Effect.Effect<Record<string, number>>
+  /** The commands that clients send from now on, without those that scripts run. */
+  readonly monitor: Effect.Effect<Effect.Effect<ReadonlyArray<string>>, never, Scope.Scope>
   /** Kills the process. What was not saved is lost. */
   readonly stop: Effect.Effect<void>
   /** Starts it again, on the same port and directory. */
@@ -93,14 +94,30 @@ export const makeServer = Effect.fnUntraced(function*(
     port,
     url: `redis://127.0.0.1:${port}`,
     command,
-    commandCounts: Effect.gen(function*() {
-      const stats = String(yield* command("INFO", "commandstats"))
-      yield* command("CONFIG", "RESETSTAT")
-      return Object.fromEntries(
-        [...stats.matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)]
-          .filter(([, name]) => !/^(info|config|hello|client|auth|ping)/.test(name))
-          .map(([, name, calls]) => [name, Number(calls)])
+    monitor: Effect.gen(function*() {
+      let text = ""
+      yield* Effect.acquireRelease(
+        Effect.promise(async () => {
+          const socket = Net.connect(port, "127.0.0.1")
+          socket.setEncoding("latin1").on("data", (data) => {
+            text += data
+          })
+          socket.write("MONITOR\r\n")
+          await once(socket, "data")
+          return socket
+        }),
+        (socket) => Effect.sync(() => socket.destroy())
       )
+      return Effect.promise(async () => {
+        // Whatever was sent before this is told before it.
+        const end = `end ${text.length}`
+        await Effect.runPromise(command("ECHO", end))
+        while (!text.includes(end)) await setTimeout(2)
+        const told = text.slice(0, text.indexOf(end))
+        return [...told.matchAll(/^\+[\d.]+ \[\d+ (?!lua)[^\]]+\] "([^"]*)"/gm)]
+          .map(([, name]) => name.toUpperCase())
+          .filter((name) => !["CLIENT", "ECHO", "HELLO"].includes(name))
+      })
     }),
     stop: kill,
     start: Effect.promise(() => run(port)),
@@ -124,7 +141,10 @@ export const client = (
     ...options,
     disableOfflineQueue: true,
     socket: { host: "127.0.0.1", port: server.port, reconnectStrategy: () => 20 }
-  }))
+  })).pipe(
+    // It warns at every attempt to reconnect.
+    Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
+  )
 
 const freePort = async (): Promise<number> => {
   const probe = Net.createServer().listen(0, "127.0.0.1")
