@@ -32,7 +32,11 @@ export const layer = <E, R>(redis: Layer.Layer<Redis.Redis, E, R>): Layer.Layer<
         connected = Context.get(context, Redis.Redis)
       })
       yield* attempt.pipe(
-        Effect.tapCause((cause) => Effect.logDebug("The cache's Redis is not connected yet", Cause.squash(cause))),
+        Effect.tapError((error) =>
+          Effect.sync(() => {
+            if (error instanceof Redis.RedisError) absent = error
+          })
+        ),
         Effect.retry(attempts),
         Effect.forkScoped
       )
