@@ -51,6 +51,8 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
     ["SELECT * FROM ONLY t, u*", read("t", "u")],
     ["SELECT * FROM t AS u, u AS t", read("t", "u")],
     ["SELECT 'users' AS users FROM t -- users", read("t")],
+    ["SELECT 1, t, 2, x FROM s AS t, t AS x, s AS x, u ORDER BY t, x, u, 1", read("s", "t", "u")],
+    ["SELECT 1, t, 1 FROM s, t", read("s", "t")],
     ["TABLE t", read("t")],
     ["VALUES (1, (SELECT max(a) FROM t))", read("t")]
   ],
