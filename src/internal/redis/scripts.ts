@@ -62,8 +62,8 @@ export const orderOf = (epoch: string): number => Number(epoch.slice(0, epoch.in
 
 const head = (head: Head) => [head.nonce, head.seenEpoch, head.seenClock, head.channel, head.namespace]
 
-// Sets `epoch` and `clock` in `open` and `rotate`, the only places that do, apart
-// from the two that advance the clock: `retire` and INVALIDATE.
+// What each script begins with. `open` reads the metadata and says whether they are
+// good, `rotate` begins an epoch. Both set `epoch` and `clock`.
 const prelude = `
 local META, STAMPS = KEYS[1], KEYS[2]
 local NONCE, SEEN, CHANNEL, NAMESPACE = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
@@ -101,15 +101,24 @@ if type(info) == "string" then
   replid = string.match(info, "master_replid:(%x+)")
 end
 
+-- A key of the wrong type is a loss like any other. Other errors, a missing right say, are not.
+local function ask(...)
+  local reply = redis.pcall(...)
+  if type(reply) == "table" and reply.err and not string.find(reply.err, "WRONGTYPE", 1, true) then
+    return redis.call(...)
+  end
+  return reply
+end
+
 local epoch, clock, order
 
 local function open()
-  local meta = redis.pcall("HMGET", META, "epoch", "clk", "replid")
+  local meta = ask("HMGET", META, "epoch", "clk", "replid")
   if meta.err or not meta[1] then return false end
   epoch, clock, order = meta[1], whole(meta[2], 0), orderOf(meta[1])
   if not clock or not order then return false end
   if replid and replid ~= meta[3] then return false end
-  if type(redis.pcall("ZSCORE", STAMPS, "~" .. epoch)) ~= "string" then return false end
+  if type(ask("ZSCORE", STAMPS, "~" .. epoch)) ~= "string" then return false end
   if seenOrder then
     if order < seenOrder then return false end
     if order == seenOrder and (epoch ~= SEEN or clock < seenClock) then return false end
@@ -123,13 +132,13 @@ local function publish(all, stamps)
   }, "\\t"))
 end
 
--- UNLINK is allowed when memory is short, and is enough: what follows may fail.
-local function rotate()
+-- UNLINK is allowed when memory is short, and invalidates everything whether or not the rest succeeds.
+local function rotate(write)
   order = math.max(micros, (order or 0) + 1, (seenOrder or 0) + 1)
   epoch, clock = text(order) .. "-" .. NONCE, 0
   redis.call("UNLINK", META, STAMPS)
-  redis.pcall("HSET", META, "epoch", epoch, "clk", "0", "replid", replid or "")
-  redis.pcall("ZADD", STAMPS, "+inf", "~" .. epoch)
+  write("HSET", META, "epoch", epoch, "clk", "0", "replid", replid or "")
+  write("ZADD", STAMPS, "+inf", "~" .. epoch)
   publish(true, {})
 end
 
@@ -192,7 +201,7 @@ const flat: LayoutScripts = {
   keysPerEntry: 1,
   read: `
 local function read(i, stamps)
-  local entry = redis.pcall("GET", KEYS[2 + i])
+  local entry = ask("GET", KEYS[2 + i])
   if not entry then return "absent" end
   if type(entry) ~= "string" then return "undecodable" end
   local of, lease, expires, stored, skip, length, from =
@@ -223,10 +232,10 @@ end
 const sweep = `
 local function sweep(i)
   local hash, expiries = KEYS[2 * i + 1], KEYS[2 * i + 2]
-  local past = redis.pcall("ZRANGEBYSCORE", expiries, "-inf", text(now), "LIMIT", 0, 16)
+  local past = ask("ZRANGEBYSCORE", expiries, "-inf", text(now), "LIMIT", 0, 16)
   if past.err or #past == 0 then return end
   redis.call("ZREM", expiries, unpack(past))
-  redis.pcall("HDEL", hash, unpack(past))
+  ask("HDEL", hash, unpack(past))
 end
 `
 
@@ -242,7 +251,7 @@ const grouped: LayoutScripts = {
   read: `${sweep}
 local function read(i, stamps, field)
   local hash, expiries = KEYS[2 * i + 1], KEYS[2 * i + 2]
-  local found = redis.pcall("HMGET", hash, "h", field)
+  local found = ask("HMGET", hash, "h", field)
   if found.err then return "undecodable" end
   local header, entry = found[1], found[2]
   if not header then return "absent" end
@@ -263,8 +272,7 @@ end
 local function write(i, stamps, field, lease, ttl, value)
   local hash, expiries = KEYS[2 * i + 1], KEYS[2 * i + 2]
   local header = epoch .. ":" .. text(newest(stamps))
-  local current, size, count =
-    redis.pcall("HGET", hash, "h"), redis.pcall("HLEN", hash), redis.pcall("ZCARD", expiries)
+  local current, size, count = ask("HGET", hash, "h"), ask("HLEN", hash), ask("ZCARD", expiries)
   if size ~= 0 or count ~= 0 then
     if current ~= header or type(count) ~= "number" or size ~= count + 1 then
       redis.call("UNLINK", hash, expiries)
@@ -402,7 +410,7 @@ local function register(sets)
   end
 end
 
-if not open() then rotate() end
+if not open() then rotate(redis.call) end
 local outcomes, missed = {}, {}
 for i = 1, count do
   local set = entries[i].set
@@ -584,7 +592,7 @@ end
 
 redis.call("DEL", KEYS[3])
 -- \`open\` comes first: it tells the order that a new epoch must be above.
-if not open() or ARGV[6] == "1" then rotate()
+if not open() or ARGV[6] == "1" then rotate(redis.pcall)
 else
   for stamp in string.gmatch(ARGV[7], "[^\\n]+") do mark(stamp) end
   markImages()
@@ -595,11 +603,11 @@ else
     clock = redis.call("HINCRBY", META, "clk", 1)
     zadd("XX", stamps)
   end)
-  if not stamped then rotate()
+  if not stamped then rotate(redis.pcall)
   elseif #stamps > 1000 then publish(true, {})
   else publish(false, stamps) end
 end
-for i = 4, #KEYS do redis.call("UNLINK", KEYS[i]) end
+if #KEYS > 3 then redis.call("UNLINK", unpack(KEYS, 4)) end
 return { "invalidated", epoch, text(clock) }
 `
   }
