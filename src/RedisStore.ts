@@ -69,9 +69,9 @@ export interface RedisStoreOptions {
  * `maxmemory-policy` of the `volatile-*` kind keeps them. Everything else has a TTL.
  *
  * Invalidations are published on `<prefix>:changes`. A user with restricted rights
- * needs `~<prefix>:*`, `&<prefix>:*`, `+@read`, `+@write`, `+@scripting`, `+@pubsub`,
- * `+time`, and should have `+info`: without it the store notices a failover
- * only where the clock it has itself seen runs backwards.
+ * needs `~<prefix>:*`, `&<prefix>:*`, `+@connection`, `+@pubsub`, `+@read`,
+ * `+@scripting`, `+@write` and `+time`, and should have `+info`: without it the store
+ * notices a failover only where a clock that this process has seen runs backwards.
  *
  * **Gotchas**
  *
@@ -173,7 +173,8 @@ const make = (
       : { keys: namespace.keys.group(set, key.fingerprint), field: `f:${Wire.name(key.fingerprint)}`, set: index }
 
   const lookupBatch = (requests: ReadonlyArray<LookupRequest>): Effect.Effect<ReadonlyArray<Outcome>, CacheError> =>
-    Effect.suspend(() => {
+    // The time before the round trip: what it takes makes an answer seem older, never younger.
+    Effect.flatMap(Clock.currentTimeMillis, (nowMillis) => {
       const namespace = namespaceOf(namespaceOfAll(requests))
       const sets = new Sets()
       const entries = requests.map(({ dependencies, key }) =>
@@ -189,12 +190,9 @@ const make = (
           entries
         }),
         (reply) => Replies.found(reply, requests.length)
-      ).pipe(Effect.flatMap((found) => {
+      ).pipe(Effect.map((found) => {
         namespace.saw(found)
-        return Effect.map(
-          Clock.currentTimeMillis,
-          (nowMillis) => found.outcomes.map((outcome, i) => toOutcome(outcome, requests[i], found, nowMillis))
-        )
+        return found.outcomes.map((outcome, i) => toOutcome(outcome, requests[i], found, nowMillis))
       }))
     })
 
