@@ -1,5 +1,6 @@
 import { PgTypes } from "@effect/sql-pg"
 import { assert, describe, it } from "@effect/vitest"
+import * as Result from "effect/Result"
 import * as fc from "fast-check"
 import { canonical, isScalar, localKey } from "../../src/internal/parameters.ts"
 
@@ -58,7 +59,7 @@ const distinct: ReadonlyArray<ReadonlyArray<unknown>> = [
   [PgTypes.varchar("1")],
   [PgTypes.int4(1)],
   [PgTypes.int8(BigInt(1))],
-  [PgTypes.array(PgTypes.OID.int4, [1])],
+  [Result.getOrThrow(PgTypes.array([1], PgTypes.OID.int4))],
   [PgTypes.interval({ months: 1, days: 0, microseconds: BigInt(0) })],
   [PgTypes.interval({ months: 0, days: 1, microseconds: BigInt(0) })]
 ]
@@ -93,6 +94,7 @@ describe("parameters", () => {
   it("tells apart what differs by value or by type", () => {
     for (const [i, one] of distinct.entries()) {
       for (const [j, other] of distinct.entries()) {
+        assert.isString(canonical(one), `${i}`)
         assert.strictEqual(canonical(one) === canonical(other), i === j, `${i} and ${j}`)
         const keys = new Map([[localKey(one), true]])
         assert.strictEqual(keys.has(localKey(other)), i === j, `keys of ${i} and ${j}`)
