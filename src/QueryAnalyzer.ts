@@ -19,6 +19,8 @@
  *   and casts where it has them, although a program may define others under the
  *   same names; `t.full_name` is taken for a column, although it can call a
  *   function. A temporary table is recognised by the schema `pg_temp` alone.
+ * - `now()` is seen in the text, the word `'now'` or `'today'` in a parameter
+ *   is not.
  * - A sequence read as a table does not change by `nextval`.
  * - Texts are read with `standard_conforming_strings` on, the default.
  *
@@ -154,7 +156,7 @@ export interface Refused {
   readonly code: RefusalCode
   /** Which function, table or clause. Never a value from the text. */
   readonly detail: string
-  /** What it may have written all the same. A failure means that it wrote nothing. */
+  /** What it may have written all the same. */
   readonly writes: "nothing" | "anything" | ReadonlyArray<string>
 }
 
@@ -178,12 +180,11 @@ export interface Refused {
  * | `empty` | no statement at all | nothing |
  * | `unparsable` | the parser rejects it; a newer server may not | anything |
  * | `too-long` | more than 64 kB, even with repeated rows and values left out | anything |
- * | `too-deep` | nested deeper than the parser can print | anything |
+ * | `too-deep` | nested deeper, or with a larger tree, than the parser can print | anything |
  * | `parser-restarting` | the parser broke down on another text and is being replaced; ask again | anything |
  * | `undeclared` | `layerDeclared` and no word from the program | nothing |
  *
- * A text has one code, that of the first objection that makes it most
- * dangerous.
+ * Where several fit, the code is one of those under which it may write.
  *
  * @category models
  * @since 0.1.0
@@ -478,5 +479,6 @@ const sessionControl = (sql: string): Session | undefined => {
   return matches(otherWords) === null ? undefined : session("other")
 }
 
-const otherWords = "(?:analyze|checkpoint|close|cluster|deallocate|declare|discard|fetch|listen|load|lock|move|notify|" +
+const otherWords =
+  "(?:analyze|checkpoint|close|cluster|deallocate|declare|discard|fetch|listen|load|lock|move|notify|" +
   "prepare|reindex|reset|set|show|unlisten|vacuum)"

@@ -69,10 +69,14 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
     ["SELECT a FROM t LIMIT (SELECT 1 FROM s) OFFSET (SELECT 1 FROM u)", read("s", "t", "u")],
     ["SELECT a FROM t ORDER BY a FETCH FIRST (SELECT 1 FROM s) ROWS WITH TIES", read("s", "t")],
     ["SELECT DISTINCT ON ((SELECT a FROM s)) a FROM t", read("s", "t")],
-    ["SELECT CASE (SELECT 1 FROM a) WHEN (SELECT 1 FROM b) THEN (SELECT 1 FROM c) ELSE (SELECT 1 FROM d) END",
-      read("a", "b", "c", "d")],
-    ["SELECT coalesce((SELECT 1 FROM a), greatest((SELECT 1 FROM b), 2)), nullif((SELECT 1 FROM c), 1)",
-      read("a", "b", "c")],
+    [
+      "SELECT CASE (SELECT 1 FROM a) WHEN (SELECT 1 FROM b) THEN (SELECT 1 FROM c) ELSE (SELECT 1 FROM d) END",
+      read("a", "b", "c", "d")
+    ],
+    [
+      "SELECT coalesce((SELECT 1 FROM a), greatest((SELECT 1 FROM b), 2)), nullif((SELECT 1 FROM c), 1)",
+      read("a", "b", "c")
+    ],
     ["SELECT lower((SELECT a FROM s)) FROM t", read("s", "t")],
     ["SELECT sum(a) FILTER (WHERE a IN (SELECT a FROM s)) FROM t", read("s", "t")],
     ["SELECT sum(a) OVER (PARTITION BY (SELECT 1 FROM s) ORDER BY (SELECT 1 FROM u)) FROM t", read("s", "t", "u")],
@@ -80,8 +84,10 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
     ["SELECT string_agg(a, ',' ORDER BY (SELECT 1 FROM s)) FROM t", read("s", "t")],
     ["SELECT percentile_cont((SELECT 0.5 FROM s)) WITHIN GROUP (ORDER BY a) FROM t", read("s", "t")],
     ["SELECT ((SELECT x FROM s)).f, (ARRAY[1])[(SELECT 1 FROM u)] FROM t", read("s", "t", "u")],
-    ["SELECT ROW((SELECT 1 FROM s)) = ROW(1), (SELECT true FROM u) IS TRUE, (SELECT 1 FROM v) IS NULL",
-      read("s", "u", "v")],
+    [
+      "SELECT ROW((SELECT 1 FROM s)) = ROW(1), (SELECT true FROM u) IS TRUE, (SELECT 1 FROM v) IS NULL",
+      read("s", "u", "v")
+    ],
     ["SELECT (SELECT 'a' FROM s)::int, CAST((SELECT '1' FROM u) AS text) COLLATE \"C\"", read("s", "u")],
     ["SELECT a BETWEEN (SELECT 1 FROM s) AND (SELECT 2 FROM u) FROM t", read("s", "t", "u")],
     ["SELECT a LIKE (SELECT 'x' FROM s) ESCAPE (SELECT 'x' FROM u) FROM t", read("s", "t", "u")],
@@ -91,20 +97,30 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
     ["SELECT 1 FROM t LEFT JOIN (s CROSS JOIN u) USING (a) NATURAL FULL JOIN v", read("s", "t", "u", "v")],
     ["SELECT 1 FROM t, LATERAL (SELECT 1 FROM s WHERE s.a = t.a) x", read("s", "t")],
     ["SELECT 1 FROM generate_series(1, (SELECT max(a) FROM s)) WITH ORDINALITY", read("s")],
-    ["SELECT 1 FROM ROWS FROM (generate_series(1, (SELECT 1 FROM s)), unnest(ARRAY(SELECT a FROM u))) x",
-      read("s", "u")],
+    [
+      "SELECT 1 FROM ROWS FROM (generate_series(1, (SELECT 1 FROM s)), unnest(ARRAY(SELECT a FROM u))) x",
+      read("s", "u")
+    ],
     ["SELECT 1 FROM (VALUES (1), ((SELECT a FROM s))) v", read("s")],
     ["SELECT x.a FROM JSON_TABLE((SELECT j FROM s), '$[*]' COLUMNS (a int PATH '$.a')) x", read("s")],
-    ["SELECT x.* FROM XMLTABLE('/r' PASSING (SELECT d FROM s) COLUMNS a int DEFAULT (SELECT 1 FROM u)) x",
-      read("s", "u")],
+    [
+      "SELECT x.* FROM XMLTABLE('/r' PASSING (SELECT d FROM s) COLUMNS a int DEFAULT (SELECT 1 FROM u)) x",
+      read("s", "u")
+    ],
     ["SELECT xmlelement(name a, (SELECT 1 FROM s)), xmlforest((SELECT 1 FROM u) AS b)", read("s", "u")],
-    ["SELECT JSON_OBJECT('k': (SELECT 1 FROM s)), JSON_ARRAY(SELECT a FROM u), JSON_ARRAYAGG(a) FROM t",
-      read("s", "t", "u")],
+    [
+      "SELECT JSON_OBJECT('k': (SELECT 1 FROM s)), JSON_ARRAY(SELECT a FROM u), JSON_ARRAYAGG(a) FROM t",
+      read("s", "t", "u")
+    ],
     ["SELECT JSON_VALUE((SELECT j FROM s), '$.a' DEFAULT (SELECT 1 FROM u) ON EMPTY)", read("s", "u")],
-    ["SELECT a FROM s UNION SELECT a FROM t EXCEPT (SELECT a FROM u INTERSECT ALL SELECT a FROM v)",
-      read("s", "t", "u", "v")],
-    ["(SELECT 1 FROM s ORDER BY 1) UNION ALL VALUES ((SELECT 1 FROM t)) ORDER BY (SELECT 1 FROM u)",
-      read("s", "t", "u")]
+    [
+      "SELECT a FROM s UNION SELECT a FROM t EXCEPT (SELECT a FROM u INTERSECT ALL SELECT a FROM v)",
+      read("s", "t", "u", "v")
+    ],
+    [
+      "(SELECT 1 FROM s ORDER BY 1) UNION ALL VALUES ((SELECT 1 FROM t)) ORDER BY (SELECT 1 FROM u)",
+      read("s", "t", "u")
+    ]
   ],
   "names that WITH takes": [
     ["WITH x AS (SELECT * FROM t) SELECT * FROM x", read("t")],
@@ -116,8 +132,10 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
     ["WITH a AS (SELECT * FROM b), b AS (SELECT * FROM a) SELECT * FROM b", read("b")],
     ["WITH RECURSIVE a AS (SELECT * FROM b), b AS (SELECT * FROM c) SELECT * FROM a", read("c")],
     ["WITH RECURSIVE t AS (SELECT 1 UNION ALL SELECT * FROM t) SELECT * FROM t", read()],
-    ["WITH RECURSIVE x AS (SELECT a FROM t UNION SELECT u.a FROM u JOIN x USING (a)) SELECT * FROM x, s",
-      read("s", "t", "u")],
+    [
+      "WITH RECURSIVE x AS (SELECT a FROM t UNION SELECT u.a FROM u JOIN x USING (a)) SELECT * FROM x, s",
+      read("s", "t", "u")
+    ],
     ["SELECT * FROM t, (WITH t AS (SELECT 1) SELECT * FROM t) x", read("t")],
     ["SELECT (WITH t AS (SELECT 1) SELECT * FROM t)", read()],
     ["WITH t AS (SELECT 1) SELECT (SELECT 1 FROM t WHERE EXISTS (SELECT FROM t, u))", read("u")],
@@ -125,8 +143,11 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
     ["(WITH x AS (SELECT 1) SELECT * FROM x) UNION (SELECT * FROM x)", read("x")],
     ["WITH x AS (SELECT 1) (SELECT * FROM x) UNION (SELECT * FROM x)", read()],
     ["WITH x AS NOT MATERIALIZED (SELECT 1), y AS MATERIALIZED (TABLE x) SELECT * FROM y", read()],
-    ["WITH RECURSIVE x AS (SELECT a FROM t UNION SELECT a FROM x) SEARCH DEPTH FIRST BY a SET o " +
-      "CYCLE a SET c TO true DEFAULT false USING p SELECT * FROM x, u", read("t", "u")],
+    [
+      "WITH RECURSIVE x AS (SELECT a FROM t UNION SELECT a FROM x) SEARCH DEPTH FIRST BY a SET o " +
+      "CYCLE a SET c TO true DEFAULT false USING p SELECT * FROM x, u",
+      read("t", "u")
+    ],
     ["SELECT * FROM t, LATERAL (WITH s AS (SELECT t.a) SELECT * FROM s) x, s", read("s", "t")],
     ["SELECT 1 ORDER BY (WITH t AS (SELECT 1) SELECT 1 FROM t)", read()]
   ],
@@ -138,26 +159,36 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
     ["INSERT INTO t SELECT * FROM t", write(["t"], { reads: ["t"] })],
     ["INSERT INTO t OVERRIDING SYSTEM VALUE TABLE s", write(["t"], { reads: ["s"] })],
     ["INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING", write(["t"])],
-    ["INSERT INTO t VALUES (1) ON CONFLICT (a) WHERE a > 0 DO UPDATE SET a = (SELECT a FROM s), b = excluded.b " +
-      "WHERE EXISTS (SELECT FROM u)", write(["t"], { reads: ["s", "u"] })],
+    [
+      "INSERT INTO t VALUES (1) ON CONFLICT (a) WHERE a > 0 DO UPDATE SET a = (SELECT a FROM s), b = excluded.b " +
+      "WHERE EXISTS (SELECT FROM u)",
+      write(["t"], { reads: ["s", "u"] })
+    ],
     ["INSERT INTO t VALUES (1) RETURNING (SELECT a FROM s), OLD.a, NEW.a", write(["t"], { reads: ["s"] })],
     ["INSERT INTO t VALUES (gen_random_uuid(), now(), nextval('s'), random(), current_user)", write(["t"])],
     ["WITH t AS (SELECT 1) INSERT INTO t SELECT * FROM t", write(["t"])],
     ["INSERT INTO t WITH t AS (SELECT * FROM s) SELECT * FROM t", write(["t"], { reads: ["s"] })],
     ["UPDATE t SET a = 1", write(["t"])],
-    ["UPDATE ONLY t AS x SET a = s.a, (b, c) = (SELECT 1, 2 FROM u) FROM s JOIN v USING (a) WHERE x.a = s.a",
-      write(["t"], { reads: ["s", "u", "v"] })],
+    [
+      "UPDATE ONLY t AS x SET a = s.a, (b, c) = (SELECT 1, 2 FROM u) FROM s JOIN v USING (a) WHERE x.a = s.a",
+      write(["t"], { reads: ["s", "u", "v"] })
+    ],
     ["WITH s AS (SELECT * FROM u) UPDATE t SET a = s.a FROM s RETURNING t.*", write(["t"], { reads: ["u"] })],
     ["UPDATE t SET a = 1 WHERE CURRENT OF c", write(["t"])],
     ["DELETE FROM t", write(["t"])],
     ["DELETE FROM t USING s, LATERAL (SELECT FROM u) x WHERE t.a = s.a", write(["t"], { reads: ["s", "u"] })],
-    ["MERGE INTO t USING s ON t.a = s.a WHEN MATCHED AND s.b > (SELECT 1 FROM u) THEN UPDATE SET b = s.b " +
+    [
+      "MERGE INTO t USING s ON t.a = s.a WHEN MATCHED AND s.b > (SELECT 1 FROM u) THEN UPDATE SET b = s.b " +
       "WHEN NOT MATCHED THEN INSERT VALUES ((SELECT 1 FROM v)) WHEN NOT MATCHED BY SOURCE THEN DELETE " +
-      "RETURNING merge_action()", write(["t"], { reads: ["s", "u", "v"] })],
+      "RETURNING merge_action()",
+      write(["t"], { reads: ["s", "u", "v"] })
+    ],
     ["WITH s AS (SELECT 1 AS a) MERGE INTO s USING s AS x ON s.a = x.a WHEN MATCHED THEN DO NOTHING", write(["s"])],
     ["WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d, s", write(["t"], { reads: ["s"] })],
-    ["WITH d AS (DELETE FROM t RETURNING *), i AS (INSERT INTO u SELECT * FROM d) UPDATE v SET a = 1 FROM d",
-      write(["t", "u", "v"])],
+    [
+      "WITH d AS (DELETE FROM t RETURNING *), i AS (INSERT INTO u SELECT * FROM d) UPDATE v SET a = 1 FROM d",
+      write(["t", "u", "v"])
+    ],
     ["WITH d AS (SELECT * FROM s FOR UPDATE) DELETE FROM t USING d", write(["t"], { reads: ["s"] })],
     ["INSERT INTO t SELECT unheard_of(a) FROM s", write(["t"], { reads: ["s"], all: true })],
     ["UPDATE pg_catalog.pg_settings SET setting = '1'", write(["pg_settings"], { all: true })]
@@ -247,15 +278,19 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
     ["SET a = 1; SELECT 2", refused("several-statements", "2 statements")],
     ["SELECT 1; SELECT unheard_of()", refused("several-statements", "2 statements", "anything")],
     ["SET a = 1; SET b = 2", other],
-    ["SELECT * FROM s; DELETE FROM t; INSERT INTO u SELECT * FROM v",
-      write(["t", "u"], { reads: ["s", "v"], atomic: false })],
+    [
+      "SELECT * FROM s; DELETE FROM t; INSERT INTO u SELECT * FROM v",
+      write(["t", "u"], { reads: ["s", "v"], atomic: false })
+    ],
     ["DELETE FROM t; SELECT unheard_of()", write(["t"], { all: true, atomic: false })],
     ["DELETE FROM t; CREATE TABLE u ()", write(["t"], { all: true, atomic: false })],
-    ["BEGIN; DELETE FROM t; SAVEPOINT x; COMMIT AND CHAIN",
+    [
+      "BEGIN; DELETE FROM t; SAVEPOINT x; COMMIT AND CHAIN",
       write(["t"], {
         atomic: false,
         control: [session("begin"), session("savepoint", { savepoint: "x" }), session("commit", { chain: true })]
-      })],
+      })
+    ],
     ["COMMIT; BEGIN", write([], { atomic: false, control: [session("commit"), session("begin")] })],
     [`DELETE FROM "a b"; DELETE FROM t`, write([`"a b"`, "t"], { atomic: false })]
   ],
@@ -280,8 +315,10 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
   "functions": [
     ["SELECT count(*), max(a), lower(b), to_char(c, 'YYYY'), round(d, 2) FROM t", read("t")],
     ["SELECT row_number() OVER (), rank() OVER (ORDER BY a), lag(a) OVER w FROM t WINDOW w AS ()", read("t")],
-    ["SELECT jsonb_agg(x), json_build_object('a', 1), to_tsvector('english', b) @@ websearch_to_tsquery($1) FROM t",
-      read("t")],
+    [
+      "SELECT jsonb_agg(x), json_build_object('a', 1), to_tsvector('english', b) @@ websearch_to_tsquery($1) FROM t",
+      read("t")
+    ],
     ["SELECT pg_catalog.lower(a), PG_CATALOG.LOWER(b) FROM t", read("t")],
     ["SELECT 1 FROM unnest($1::int[]), jsonb_to_recordset($2) AS x(a int), regexp_split_to_table('a', 'b')", read()],
     ["SELECT a AT TIME ZONE 'UTC', date_trunc('day', a), a + interval '1 day', a::date FROM t", read("t")],
@@ -296,13 +333,35 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
     ["SELECT a OPERATOR(x.+) b FROM t", refused("unknown-operator", "x.+", "anything")],
     ["SELECT a OPERATOR(x.=) ANY (SELECT 1) FROM t", refused("unknown-operator", "x.=", "anything")],
     ["SELECT a FROM t ORDER BY a USING OPERATOR(x.<)", refused("unknown-operator", "x.<", "anything")],
-    ...["random()", "gen_random_uuid()", "nextval('s')", "setval('s', 1)", "clock_timestamp()", "timeofday()",
-      "pg_sleep(1)", "pg_notify('a', 'b')", "pg_advisory_lock(1)", "set_config('a', 'b', true)", "lo_get(1)",
-      "pg_read_file('x')", "currval('s')", "lastval()", "uuidv7()", "pg_catalog.random()"]
+    ...[
+      "random()",
+      "gen_random_uuid()",
+      "nextval('s')",
+      "setval('s', 1)",
+      "clock_timestamp()",
+      "timeofday()",
+      "pg_sleep(1)",
+      "pg_notify('a', 'b')",
+      "pg_advisory_lock(1)",
+      "set_config('a', 'b', true)",
+      "lo_get(1)",
+      "pg_read_file('x')",
+      "currval('s')",
+      "lastval()",
+      "uuidv7()",
+      "pg_catalog.random()"
+    ]
       .map((call) => [`SELECT ${call}`, refused("volatile-function", call.slice(0, call.indexOf("(")))] as const),
-    ...["query_to_xml('DELETE FROM t', true, true, '')", "table_to_xml('t', true, true, '')", "ts_stat('SELECT 1')",
-      "cursor_to_xml('c', 1, true, true, '')", "database_to_xml(true, true, '')"]
-      .map((call) => [`SELECT ${call}`, refused("dynamic-query", call.slice(0, call.indexOf("(")), "anything")] as const)
+    ...[
+      "query_to_xml('DELETE FROM t', true, true, '')",
+      "table_to_xml('t', true, true, '')",
+      "ts_stat('SELECT 1')",
+      "cursor_to_xml('c', 1, true, true, '')",
+      "database_to_xml(true, true, '')"
+    ]
+      .map((call) =>
+        [`SELECT ${call}`, refused("dynamic-query", call.slice(0, call.indexOf("(")), "anything")] as const
+      )
   ],
   "the clock": [
     ["SELECT now() FROM t", timed("t")],
@@ -325,8 +384,17 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
   "who asks": [
     ...["current_user", "session_user", "user", "current_role", "current_catalog", "current_schema"]
       .map((name) => [`SELECT ${name}`, refused("session-dependent", name)] as const),
-    ...["current_setting('a')", "current_schemas(true)", "pg_backend_pid()", "version()", "txid_current()",
-      "pg_current_xact_id()", "inet_client_addr()", "current_database()", "has_table_privilege('t', 'select')"]
+    ...[
+      "current_setting('a')",
+      "current_schemas(true)",
+      "pg_backend_pid()",
+      "version()",
+      "txid_current()",
+      "pg_current_xact_id()",
+      "inet_client_addr()",
+      "current_database()",
+      "has_table_privilege('t', 'select')"
+    ]
       .map((call) => [`SELECT ${call}`, refused("session-dependent", call.slice(0, call.indexOf("(")))] as const)
   ],
   "catalogs, temporary tables, system columns, locks, samples": [
@@ -450,7 +518,9 @@ describe("long texts", () => {
   it("so is a batch of constants", () => {
     const strings = ["it''s", "a,b", "(", ")", "$1", "", "-- x", "/*", `"`]
     assert.deepStrictEqual(
-      analyze(`INSERT INTO t VALUES ${rows((i) => `(${i}, '${strings[i % strings.length]}', E'\\'', -1.5e3, $x$')$x$)`)}`),
+      analyze(
+        `INSERT INTO t VALUES ${rows((i) => `(${i}, '${strings[i % strings.length]}', E'\\'', -1.5e3, $x$')$x$)`)}`
+      ),
       write(["t"])
     )
     assert.deepStrictEqual(analyze(`SELECT '${"x,".repeat(50_000)}' FROM t -- ${"($1),".repeat(50_000)}`), read("t"))
@@ -464,8 +534,10 @@ describe("long texts", () => {
     )
     assert.deepStrictEqual(analyze(`INSERT INTO t VALUES ${row("(unheard_of(), 1)")}`), write(["t"], { all: true }))
     assert.deepStrictEqual(analyze(`SELECT * FROM (VALUES ${row("('today', 1)")}) x`), timed())
-    assert.deepStrictEqual(analyze(`INSERT INTO t VALUES ${rows((i) => `($${i + 1})`)}; DELETE FROM s`),
-      write(["s", "t"], { atomic: false }))
+    assert.deepStrictEqual(
+      analyze(`INSERT INTO t VALUES ${rows((i) => `($${i + 1})`)}; DELETE FROM s`),
+      write(["s", "t"], { atomic: false })
+    )
   })
 
   it("reads long texts as it reads short ones", () => {
@@ -539,17 +611,33 @@ describe("deep texts", () => {
     "multiple assignments": (n) =>
       `${"WITH x AS (UPDATE t SET (a, b) = (".repeat(n)}SELECT 1, 2${") RETURNING 1) SELECT 1, 2".repeat(n)}`
   }
-  const sample = (analyze: (sql: string) => Analysis) => analyze("SELECT f.a FROM t JOIN s ON true WHERE x = 'a' ")
+  // Never the same text twice, for that would ask the memo.
+  let samples = 0
+  const sample = (analyze: (sql: string) => Analysis) =>
+    analyze(`SELECT f.a FROM t JOIN s ON true WHERE x = '${samples++}'`)
+
+  const restarted = async (analyze: (sql: string) => Analysis): Promise<void> => {
+    while ((sample(analyze) as QueryAnalyzer.Refused).code === "parser-restarting") {
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
 
   for (const [name, nest] of Object.entries(nests)) {
     it(`${name}: an analysis or a refusal, and the next text is read as before`, async () => {
       const analyze = await load(QueryAnalyzer.layer())
-      for (const depth of name === "multiple assignments" ? [3, 10] : [10, 200, 450, 1_000, 3_000, 10_000, 30_000]) {
+      for (
+        const depth of name === "multiple assignments"
+          ? [3, 10, 16, 20]
+          : [10, 200, 450, 1_000, 3_000, 10_000, 30_000]
+      ) {
         const analysis = analyze(nest(depth))
+        assert.isUndefined(process.exitCode)
         if (analysis._tag === "Refused") {
           assert.include(["too-deep", "too-long", "unparsable", "several-statements"], analysis.code)
           if (analysis.code !== "several-statements") assert.strictEqual(analysis.writes, "anything")
         }
+        // Only these exhaust the parser's memory; all others are stopped before they exhaust its stack.
+        if (name === "multiple assignments") await restarted(analyze)
         assert.deepStrictEqual(sample(analyze), read("s", "t"), `after ${depth}`)
       }
     })
@@ -591,9 +679,7 @@ describe("deep texts", () => {
     const deep = `SELECT ${"(SELECT ".repeat(300)}1${")".repeat(300)}`
     assert.include(["too-deep", "parser-restarting"], (exhausted(deep) as QueryAnalyzer.Refused).code)
     assert.deepStrictEqual(sample(analyze), refused("parser-restarting", "", "anything"))
-    while ((sample(analyze) as QueryAnalyzer.Refused).code === "parser-restarting") {
-      await new Promise((resolve) => setImmediate(resolve))
-    }
+    await restarted(analyze)
     assert.deepStrictEqual(sample(analyze), read("s", "t"))
   })
 })

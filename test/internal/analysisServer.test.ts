@@ -190,7 +190,9 @@ describe("the dependencies of a view", () => {
             query.startsWith("WITH") ? `(${query})` : query
           }`
         ),
-        tie("query").map((query) => `VALUES (1), ((SELECT max(v.column1) FROM (VALUES ((SELECT max(w.a) FROM (${query}) w))) v))`)
+        tie("query").map((query) =>
+          `VALUES (1), ((SELECT max(v.column1) FROM (VALUES ((SELECT max(w.a) FROM (${query}) w))) v))`
+        )
           .map((query) => `SELECT column1 AS a FROM (${query}) z`)
       )
     })

@@ -31,7 +31,7 @@ interface Wasm {
   readonly getValue: (pointer: number, type: "i32") => number
   readonly lengthBytesUTF8: (text: string) => number
   readonly stringToUTF8: (text: string, pointer: number, bytes: number) => void
-  readonly UTF8ToString: (pointer: number) => string
+  readonly UTF8ToString: (pointer: number, maxBytes: number) => string
 }
 
 /** Loads the parser. Rejects where WebAssembly or the package is missing. */
@@ -39,8 +39,9 @@ export const load = async (): Promise<Parser> => {
   // @ts-ignore the module has no types of its own
   const loaded: any = await import("libpg-query/wasm/libpg-query.js")
   // A CommonJS module: where its function ends up depends on who loads it.
-  const start: () => Promise<Wasm> = [loaded, loaded.default, loaded.default?.default]
+  const instantiate: (options: object) => Promise<Wasm> = [loaded, loaded.default, loaded.default?.default]
     .find((candidate) => typeof candidate === "function")
+  const start = (): Promise<Wasm> => instantiate({ print: ignore, printErr: ignore })
   let wasm: Wasm | undefined = await start()
   let starting: Promise<void> | undefined
 
@@ -56,9 +57,13 @@ export const load = async (): Promise<Parser> => {
       restart()
       return { _tag: "Restarting" }
     }
+    const host = (globalThis as Host).process
+    const exitCode = host?.exitCode
     try {
       return run(wasm, sql)
     } catch {
+      // Out of memory, PostgreSQL exits: that is meant for the instance, not for the program around it.
+      if (host !== undefined) host.exitCode = exitCode
       wasm = undefined
       restart()
       return { _tag: "Trapped" }
@@ -85,10 +90,20 @@ const run = (wasm: Wasm, sql: string): Parsed => {
   const error = wasm.getValue(result + 8, "i32")
   const parsed: Parsed = error !== 0
     ? { _tag: "Rejected", position: wasm.getValue(error + 16, "i32") }
-    : { _tag: "Parsed", statements: statements(JSON.parse(wasm.UTF8ToString(tree))) }
+    : { _tag: "Parsed", statements: statements(JSON.parse(wasm.UTF8ToString(tree, maxTreeBytes))) }
   wasm._wasm_free_parse_result(result)
   wasm._free(text)
   return parsed
+}
+
+// Twice what the densest text of 64 kB comes to. The tree of `SET (a, b) = (...)` holds the query once per column and
+// so doubles with every level of nesting; cut off here it is no JSON, and ends as a trap.
+const maxTreeBytes = 8 * 1024 * 1024
+
+const ignore = (): void => {}
+
+interface Host {
+  readonly process?: { exitCode?: number | string | null | undefined }
 }
 
 const statements = (tree: { readonly stmts?: ReadonlyArray<{ readonly stmt?: Node }> }): ReadonlyArray<Node> =>

@@ -1,8 +1,8 @@
 /**
  * From the syntax tree of a text to its analysis.
  */
-import type { Analysis, Refused, Session, Write } from "../../QueryAnalyzer.ts"
 import { fromRelation } from "../../Dependency.ts"
+import type { Analysis, Refused, Session, Write } from "../../QueryAnalyzer.ts"
 import type { Node } from "./parser.ts"
 import * as Walk from "./walk.ts"
 
@@ -124,7 +124,9 @@ const query = (statement: Node, declared: Walk.Declared): Analysis => {
     return write(facts.writes, { reads: facts.reads, all: facts.writesCatalog || unknown !== undefined })
   }
   const objection = unknown ?? facts.objections[0]
-  if (objection !== undefined) return refused(objection.code, objection.detail, objection.mayWrite ? "anything" : "nothing")
+  if (objection !== undefined) {
+    return refused(objection.code, objection.detail, objection.mayWrite ? "anything" : "nothing")
+  }
   return { _tag: "Read", tables: dependencies(facts.reads), timeDependent: facts.timeDependent }
 }
 
@@ -220,7 +222,7 @@ const several = (analyses: ReadonlyArray<Analysis>): Analysis => {
         break
       case "Refused":
         if (analysis.writes === "anything") all = true
-        else if (analysis.writes !== "nothing") for (const table of analysis.writes) tables.add(table)
+        else if (analysis.writes !== "nothing") { for (const table of analysis.writes) tables.add(table) }
     }
   }
   if (writes || control.length > 0) {

@@ -14,6 +14,8 @@ const isWordStart = (code: number): boolean =>
 
 const isWordPart = (code: number): boolean => isWordStart(code) || isDigit(code) || code === 36
 
+const isBlank = (code: number): boolean => code === 32 || (code >= 9 && code <= 13)
+
 const wordEnd = (text: string, start: number): number => {
   let end = start + 1
   while (end < text.length && isWordPart(text.charCodeAt(end))) end++
@@ -31,7 +33,7 @@ const stringEnd = (text: string, start: number): number => {
   let end = start
   do {
     end++
-    if (escapes) while (end < text.length && text[end] !== "'") end += text[end] === "\\" ? 2 : 1
+    if (escapes) { while (end < text.length && text[end] !== "'") end += text[end] === "\\" ? 2 : 1 }
     end = closing(text, "'", end)
   } while (text[end] === "'")
   return end
@@ -58,7 +60,7 @@ const dollarTag = /\$(?:[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$/y
 
 type Kind = "word" | "number" | "string" | "identifier" | "parameter" | "blank" | "operator" | "mark"
 
-/** The piece of text at `at`: its kind and where it ends. Operators and blanks come whole, marks one by one. */
+/** Reads a text piece by piece: where the piece at a place ends, and then its kind. Operators come sign by sign. */
 const pieces = (text: string) => {
   let kind: Kind = "blank"
   const next = (at: number): number => {
@@ -73,15 +75,13 @@ const pieces = (text: string) => {
       while (text[end] === "." && isDigit(text.charCodeAt(end + 1))) end = wordEnd(text, end + 1)
       return end
     }
+    if (isBlank(code)) {
+      kind = "blank"
+      let end = at + 1
+      while (end < text.length && isBlank(text.charCodeAt(end))) end++
+      return end
+    }
     switch (text[at]) {
-      case " ":
-      case "\t":
-      case "\n":
-      case "\r":
-      case "\f":
-      case "\v":
-        kind = "blank"
-        return at + 1
       case "'":
         kind = "string"
         return stringEnd(text, at)
@@ -127,10 +127,9 @@ const pieces = (text: string) => {
 }
 
 const separators = new Set(["and", "or", "when", "then", "else"])
-const chained = new Set([
-  "all", "any", "at", "between", "collate", "in", "ilike", "is", "isnull", "like", "not", "notnull", "operator", "similar",
-  "some"
-])
+const chained = new Set(
+  "all any at between collate in ilike is isnull like not notnull operator similar some".split(" ")
+)
 const nested = new Set(["case", "except", "intersect", "join", "union"])
 
 /**
@@ -174,7 +173,11 @@ export const depth = (text: string): number => {
           case "(":
           case "[":
             open.push([steps, run, inner, highest])
-            steps = run = inner = highest = 0
+            steps =
+              run =
+              inner =
+              highest =
+                0
             break
           case ")":
           case "]": {

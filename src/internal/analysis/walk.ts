@@ -266,9 +266,9 @@ const systemColumns = new Set(["cmax", "cmin", "ctid", "tableoid", "xmax", "xmin
 
 // Reading one of these looks a name up in the catalogs. Text search configurations are left out: they come from the
 // client's settings and change by DDL alone, as a table's columns do.
-const catalogTypes = new Set([
-  "regclass", "regcollation", "regnamespace", "regoper", "regoperator", "regproc", "regprocedure", "regrole", "regtype"
-])
+const catalogTypes = new Set(
+  "regclass regcollation regnamespace regoper regoperator regproc regprocedure regrole regtype".split(" ")
+)
 
 const locks: { readonly [strength: string]: string } = {
   LCS_FORKEYSHARE: "FOR KEY SHARE",
