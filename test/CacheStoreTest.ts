@@ -23,7 +23,7 @@ export interface SuiteOptions<R = never> {
 export type Service = CacheStore.CacheStore["Service"]
 
 /** Text is JSON, and values that JSON alters are refused. */
-export const json: CacheStore.Codec = {
+const json: CacheStore.Codec = {
   encode: (value) => {
     const text = JSON.stringify(value)
     return typeof value === "symbol" ? undefined : text
@@ -421,16 +421,16 @@ export const suite = <R, E>(
       Effect.gen(function*() {
         const store = yield* CacheStore.CacheStore
         const namespace = freshNamespace()
-        yield* fill(store, keyOf(namespace, "short"), orders, "v", 40)
+        yield* fill(store, keyOf(namespace, "short"), orders, "v", 250)
         yield* fill(store, keyOf(namespace, "long"), orders)
         yield* hit(store, keyOf(namespace, "short"), orders)
-        yield* advance(60)
+        yield* advance(300)
         const { reason } = yield* miss(store, keyOf(namespace, "short"), orders)
         assert.include(["expired", "absent"], reason)
         yield* hit(store, keyOf(namespace, "long"), orders)
         assert.strictEqual(store.peek(keyOf(namespace, "short"), yield* Clock.currentTimeMillis), undefined)
         // Expired, not invalidated: the next fill is as good as the first.
-        yield* fill(store, keyOf(namespace, "short"), orders, "again", 40)
+        yield* fill(store, keyOf(namespace, "short"), orders, "again", 250)
         assert.strictEqual((yield* hit(store, keyOf(namespace, "short"), orders)).value, "again")
       }))
 
@@ -438,9 +438,9 @@ export const suite = <R, E>(
       Effect.gen(function*() {
         const store = yield* CacheStore.CacheStore
         const key = keyOf(freshNamespace(), "q")
-        const lease = yield* fill(store, key, orders, "first", 40)
+        const lease = yield* fill(store, key, orders, "first", 250)
         assert.strictEqual(yield* store.store(key, entryOf("second", orders), lease), "accepted")
-        yield* advance(60)
+        yield* advance(300)
         assert.strictEqual((yield* hit(store, key, orders)).value, "second")
       }))
 

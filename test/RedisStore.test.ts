@@ -383,11 +383,11 @@ const guards: ReadonlyArray<Guard> = [
     name: "an entry's own time counts, should its key stay",
     without: ["if now >= tonumber(expires) then return \"expired\" end", ""],
     scenario: Effect.fnUntraced(function*({ key, redis, store }) {
-      yield* fill(store, key, orders, "v", 30)
+      yield* fill(store, key, orders, "v", 200)
       for (const kept of yield* redis.send<Array<string>>("KEYS", redisKey(key.namespace, "[egx]:*"))) {
         yield* redis.send("PERSIST", kept)
       }
-      yield* Effect.sleep(40)
+      yield* Effect.sleep(220)
       const outcome = yield* store.lookup(key, orders)
       return outcome._tag === "Miss" && outcome.reason === "expired"
     })
@@ -820,14 +820,14 @@ describe("RedisStore", () => {
           )
         })
       assert.isAbove(together.length, 100)
-      yield* fillAll(together.slice(0, 100), 30)
+      yield* fillAll(together.slice(0, 100), 400)
       assert.strictEqual(yield* redis.send("HLEN", hash), 101)
-      yield* Effect.sleep(40)
+      yield* Effect.sleep(450)
       assert.strictEqual(yield* redis.send("EXISTS", hash, expiries), 0)
 
-      yield* fillAll(together.slice(0, 90), 30)
+      yield* fillAll(together.slice(0, 90), 400)
       yield* fillAll(together.slice(90, 91), 60_000)
-      yield* Effect.sleep(40)
+      yield* Effect.sleep(450)
       assert.strictEqual(yield* redis.send("HLEN", hash), 92)
       // Each fill removes up to sixteen, and so does each miss.
       yield* fillAll(together.slice(91, 94), 30_000)

@@ -91,7 +91,8 @@ local time = redis.call("TIME")
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(micros / 1000)
 
--- It changes with every promotion and restart. Where INFO is refused there is none.
+-- It changes with every promotion and restart (and, harmlessly, when a first replica comes). Where INFO is
+-- refused there is none.
 local replid
 local info = redis.pcall("INFO", "replication")
 if type(info) == "string" then

@@ -17,7 +17,7 @@ import * as Dependency from "../../Dependency.ts"
 const unsafeStamp = /^~|^$|[\u0000-\u001f]|\p{Surrogate}/u
 
 /** One stamp as a member of the sorted set. */
-export const stamp = (name: string): string => unsafeStamp.test(name) ? `~${JSON.stringify(name)}` : name
+const stamp = (name: string): string => unsafeStamp.test(name) ? `~${JSON.stringify(name)}` : name
 
 const stampBack = (member: string): string => member.startsWith("~") ? String(JSON.parse(member.slice(1))) : member
 
