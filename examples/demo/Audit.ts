@@ -3,7 +3,7 @@
  *
  * 1. *Every* read is held against the writes before it. A write returns the version it has made; once it is
  *    acknowledged, a read that begins later must not show an older one. Versions only grow (profiles and products
- *    count theirs, orders have ascending ids, dashboards count the changes in their tables), so this holds under any
+ *    count theirs, orders have ascending ids, dashboards tell how far their tables have come), so this holds under any
  *    interleaving, and it needs no query.
  * 2. Where asked to, a hit is compared with the database, row by row, right after it was served. The two may differ
  *    for a good reason: a write between them. The comparison counts only where no write was under way from the
@@ -20,7 +20,7 @@ import type { Shop } from "./Shop.ts"
 import { isRead, type Operation, type Read, type Write } from "./traffic.ts"
 
 export interface Outcome {
-  /** Answered without the database. */
+  /** Answered without a query of its own: from the store, or by a query that another visitor was waiting for. */
   readonly isHit: boolean
 }
 
@@ -46,22 +46,20 @@ export class Audit {
   // Every acknowledgement has a number; each thing remembers its own, in order.
   private acknowledgements = 0
   private readonly acknowledged = new Map<string, Array<{ readonly at: number; readonly version: number }>>()
-  private readonly counts: { [table in "orders" | "customers" | "products"]: number }
+  private priceChanges: number
 
   private writesBegun = 0
   private writesUnderWay = 0
 
-  private constructor(counts: { readonly orders: number; readonly customers: number; readonly products: number }) {
-    this.counts = { ...counts }
+  private constructor(priceChanges: number) {
+    this.priceChanges = priceChanges
   }
 
   /** Begins where the database is now. Nobody may be writing. */
   static readonly make: Effect.Effect<Audit, SqlError, SqlClient.SqlClient> = Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
-    const rows = yield* sql<{ orders: number; customers: number; products: number }>`
-      SELECT (SELECT count(*)::int FROM orders) AS orders,
-        (SELECT sum(version)::int FROM customers) AS customers, (SELECT sum(version)::int FROM products) AS products`
-    return new Audit(rows[0]!)
+    const rows = yield* sql<{ version: number }>`SELECT sum(version)::int AS version FROM products`
+    return new Audit(rows[0]!.version)
   })
 
   get findings(): Findings {
@@ -122,7 +120,7 @@ export class Audit {
             this.stale.push(`${what}: read version ${version} after ${before.version} was acknowledged`)
           }
         }
-        return { outcome: { isHit: queries.every((query) => query.status === "hit") }, rows }
+        return { outcome: { isHit: queries.every(({ status }) => status === "hit" || status === "joined") }, rows }
       })
     })
   }
@@ -130,14 +128,13 @@ export class Audit {
   private acknowledge(operation: Write, version: number): void {
     switch (operation.kind) {
       case "move":
-        this.note(`profile ${operation.customer}`, version)
-        return this.note("customers", ++this.counts.customers)
+        return this.note(`profile ${operation.customer}`, version)
       case "reprice":
         this.note(`product ${operation.product}`, version)
-        return this.note("products", ++this.counts.products)
+        return this.note("products", ++this.priceChanges)
       case "order":
         this.note(`history ${operation.customer}`, version)
-        return this.note("orders", ++this.counts.orders)
+        return this.note("orders", version)
     }
   }
 
@@ -192,4 +189,4 @@ const ask = (shop: Shop["Service"], operation: Read): Effect.Effect<Answer, SqlE
   }
 }
 
-const tables = { revenue: "orders", bestsellers: "orders", cities: "customers", prices: "products" } as const
+const tables = { days: "orders", bestsellers: "orders", prices: "products" } as const

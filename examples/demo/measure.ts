@@ -12,7 +12,7 @@ export type Kind = typeof kinds[number]
 export interface Timings {
   /** Ascending. */
   readonly millis: Float64Array
-  /** Those answered without the database. */
+  /** Those answered without a query of their own. */
   readonly hits: number
 }
 

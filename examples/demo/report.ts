@@ -49,7 +49,7 @@ export const print = Effect.fnUntraced(function*(report: Report): Effect.fn.Retu
   const hits = cached.all.hits
   const reads = cached.operations - cached.byKind.write.millis.length
   yield* line()
-  yield* line(fact("hit ratio", percent(hits / reads), `${count(hits)} of ${count(reads)} reads`))
+  yield* line(fact("hit ratio", percent(hits / reads), `${count(hits)} of ${count(reads)} reads, ${count(stats.joined)} of them by sharing a query`))
   yield* line(fact("cache memory", bytes(stored.bytes), `${count(stored.answers)} answers at most, as estimated`))
   yield* line(fact("invalidations", count(stats.invalidations), `by ${count(cached.byKind.write.millis.length)} writes`))
   if (stats.storeErrors > 0) {

@@ -23,13 +23,13 @@ const readKinds: ReadonlySet<string> = new Set(["profile", "catalogue", "history
 export const isRead = (operation: Operation): operation is Read => readKinds.has(operation.kind)
 
 const shares: ReadonlyArray<readonly [kind: Operation["kind"], share: number]> = [
-  ["profile", 0.40],
-  ["catalogue", 0.28],
-  ["history", 0.22],
+  ["profile", 0.42],
+  ["catalogue", 0.25],
+  ["history", 0.23],
   ["dashboard", 0.05],
-  ["move", 0.034],
-  ["reprice", 0.007],
-  ["order", 0.009]
+  ["move", 0.0385],
+  ["order", 0.01],
+  ["reprice", 0.0015]
 ]
 
 export const make = (options: {
@@ -86,11 +86,11 @@ const pick = (at: number): Operation["kind"] => {
   return "profile"
 }
 
-/** Zipf's law: the second is asked for half as often as the first, the third a third as often. */
+/** Zipf's law: rank n is asked for n^1.2 times less often than the first. */
 const zipf = (count: number): (at: number) => number => {
   const cumulated: Array<number> = []
   let sum = 0
-  for (let rank = 1; rank <= count; rank++) cumulated.push(sum += 1 / rank)
+  for (let rank = 1; rank <= count; rank++) cumulated.push(sum += rank ** -1.2)
   return (at) => {
     const wanted = at * sum
     let low = 0
