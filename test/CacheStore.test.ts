@@ -48,7 +48,60 @@ const ask = (table: MemoryTable, name: string, dependencies: Dependency.Dependen
 const names = (table: MemoryTable): ReadonlyArray<string> =>
   Array.from(table["spaces"].get("n/space")?.keys() ?? [], String).sort()
 
+/** SIEVE as the paper has it, over an array: the newest first. */
+class Sieve {
+  private readonly queue: Array<{ readonly name: string; visited: boolean }> = []
+  private hand: { readonly name: string; visited: boolean } | undefined
+  private readonly capacity: number
+
+  constructor(capacity: number) {
+    this.capacity = capacity
+  }
+
+  get names(): ReadonlyArray<string> {
+    return this.queue.map(({ name }) => name).sort()
+  }
+
+  ask(name: string): void {
+    const found = this.queue.find((entry) => entry.name === name)
+    if (found !== undefined) {
+      found.visited = true
+      return
+    }
+    if (this.queue.length === this.capacity) {
+      let at = this.hand === undefined ? this.queue.length - 1 : this.queue.indexOf(this.hand)
+      while (this.queue[at].visited) {
+        this.queue[at].visited = false
+        at = at === 0 ? this.queue.length - 1 : at - 1
+      }
+      this.hand = this.queue[at - 1]
+      this.queue.splice(at, 1)
+    }
+    this.queue.unshift({ name, visited: false })
+  }
+}
+
 describe("CacheStore.layerMemory", () => {
+  it("evicts as SIEVE does", () => {
+    FastCheck.assert(
+      FastCheck.property(
+        FastCheck.integer({ min: 1, max: 6 }),
+        FastCheck.array(FastCheck.nat(12), { maxLength: 200 }),
+        (capacity, asks) => {
+          const table = new MemoryTable({ capacity, maxBytes: 1_000_000 })
+          const sieve = new Sieve(capacity)
+          for (const name of asks.map(String)) {
+            ask(table, name)
+            sieve.ask(name)
+            assert.deepStrictEqual(names(table), sieve.names)
+          }
+          table.check()
+        }
+      ),
+      { numRuns: 500 }
+    )
+  })
+
   it("keeps to its capacity, and spares what was asked for again", () => {
     const table = tableOf(3)
     for (const name of ["a", "b", "c"]) ask(table, name)

@@ -152,12 +152,13 @@ export class MemoryTable {
       lease.epoch !== this.epoch || entry.bytes > this.options.maxBytes ||
       !this.covers(namespace, entry.dependencies, lease.clock)
     ) return "refused"
+    const previous = this.spaces.get(key.space)?.get(key.local)
+    if (previous !== undefined) this.remove(previous)
+    // Before the new entry is in the queue: it has not been visited, and would be the one to leave.
+    while (this.size >= this.options.capacity || this.bytes + entry.bytes > this.options.maxBytes) this.evict()
+    // A space goes with its last entry.
     let space = this.spaces.get(key.space)
     if (space === undefined) this.spaces.set(key.space, space = new Map())
-    const previous = space.get(key.local)
-    if (previous !== undefined) this.remove(previous)
-    // `remove` may have dropped the space with its last entry.
-    if (space.size === 0) this.spaces.set(key.space, space)
 
     const stamps = entry.dependencies.stamps.map((name) => namespace.stamps.get(name)!)
     for (const stamp of stamps) stamp.references++
@@ -169,7 +170,6 @@ export class MemoryTable {
     this.tail ??= added
     this.size++
     this.bytes += entry.bytes
-    while (this.size > this.options.capacity || this.bytes > this.options.maxBytes) this.evict()
     return "accepted"
   }
 
@@ -287,11 +287,17 @@ export class MemoryTable {
     for (let entry = this.head; entry !== undefined; entry = entry.older) {
       size++
       bytes += entry.bytes
-      if (this.spaces.get(entry.key.space)?.get(entry.key.local) !== entry) throw new Error("an entry is not under its key")
-      if (entry.older !== undefined ? entry.older.newer !== entry : this.tail !== entry) throw new Error("the queue is torn")
+      if (this.spaces.get(entry.key.space)?.get(entry.key.local) !== entry) {
+        throw new Error("an entry is not under its key")
+      }
+      if (entry.older !== undefined ? entry.older.newer !== entry : this.tail !== entry) {
+        throw new Error("the queue is torn")
+      }
       for (const stamp of entry.stamps) {
         references.set(stamp, (references.get(stamp) ?? 0) + 1)
-        if (entry.namespace.stamps.get(stamp.name) !== stamp) throw new Error(`forgotten, but referred to: ${stamp.name}`)
+        if (entry.namespace.stamps.get(stamp.name) !== stamp) {
+          throw new Error(`forgotten, but referred to: ${stamp.name}`)
+        }
       }
     }
     let keys = 0
