@@ -104,9 +104,7 @@ export class Transactions {
 
   /** Invalidates, after the commit of the transaction that the fiber is in, or now. */
   readonly invalidate = (targets: Dependency.Targets): Effect.Effect<void> =>
-    Effect.withFiber((fiber) =>
-      this.collect(fiber, targets) ?? Effect.uninterruptible(this.delivery.deliver(targets))
-    )
+    Effect.withFiber((fiber) => this.collect(fiber, targets) ?? Effect.uninterruptible(this.delivery.deliver(targets)))
 
   /** Runs a write and sees to what it touched. `atomic`: a refusal by the server means that nothing was done. */
   write<A, E, R>(
@@ -151,15 +149,25 @@ export class Transactions {
     switch (session.control) {
       case "begin":
         return Effect.suspend(() => {
-          this.byHand ??= new Touched("")
-          return run
+          if (this.byHand !== undefined) return run
+          const begun = this.byHand = new Touched("")
+          // Refused, or its connection lost: no transaction is open. Interrupted, one may be.
+          return Effect.tapError(run, () =>
+            Effect.sync(() => {
+              if (this.byHand === begun) this.byHand = undefined
+            }))
         })
       case "commit":
       case "rollback":
-        return Effect.onExit(run, () => {
+        return Effect.onExit(run, (exit) => {
           const touched = this.byHand
-          this.byHand = session.chain ? new Touched("") : undefined
-          return touched === undefined || touched.isEmpty ? Effect.void : this.delivery.deliver(touched.take())
+          const end = Effect.sync(() => {
+            this.byHand = session.chain ? new Touched("") : undefined
+          })
+          // Until it is delivered nothing is served: a read may have been sent into the transaction as it began.
+          return touched === undefined || touched.isEmpty
+            ? end
+            : Effect.andThen(this.settle(exit, touched.take(), false), end)
         })
       default:
         return run
@@ -167,7 +175,10 @@ export class Transactions {
   }
 
   /** Dies where a statement would run in another scope than the transaction it is part of. */
-  checkScope(fiber: Fiber.Fiber<unknown, unknown>, scope: CacheScope.Resolved | undefined): Effect.Effect<never> | undefined {
+  checkScope(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    scope: CacheScope.Resolved | undefined
+  ): Effect.Effect<never> | undefined {
     const touched = fiber.getRef(this.current)
     return (touched?.scope ?? "") === appliedScope(scope) ? undefined : Effect.die(
       new Error("CacheScope.provide: a transaction is open already; provide the scope around withTransaction")
@@ -186,9 +197,7 @@ export class Transactions {
 
   private nested<A, E, R>(effect: Effect.Effect<A, E, R>, touched: Touched): Effect.Effect<A, E | SqlError, R> {
     return this.client.withTransaction(Effect.provideService(effect, this.current, touched)).pipe(
-      Effect.onExit((exit) =>
-        Exit.isSuccess(exit) && !touched.isEmpty ? this.invalidate(touched.take()) : Effect.void
-      )
+      Effect.onExit((exit) => Exit.isSuccess(exit) && !touched.isEmpty ? this.invalidate(touched.take()) : Effect.void)
     )
   }
 
@@ -253,7 +262,8 @@ export type Effects =
 
 /**
  * A reserved connection, on which a program may begin and end transactions by
- * hand: what it writes is collected until its COMMIT.
+ * hand: what it writes is collected until its COMMIT. One that is still open when
+ * the connection is given back is rolled back.
  */
 export const observeConnection = (
   connection: Connection,
@@ -313,8 +323,15 @@ export const observeConnection = (
   }
   return {
     connection: Object.assign(Object.create(connection), overrides),
-    close: Effect.suspend(() =>
-      open === undefined || open.isEmpty ? Effect.void : delivery.quarantine(open.take())
-    )
+    // The driver hands on a connection as it is: what the next one reads there must not be uncommitted.
+    close: Effect.suspend(() => {
+      const touched = open
+      return touched === undefined
+        ? Effect.void
+        : Effect.matchCauseEffect(connection.executeUnprepared("ROLLBACK", [], undefined), {
+          onSuccess: () => Effect.void,
+          onFailure: () => touched.isEmpty ? Effect.void : delivery.quarantine(touched.take())
+        })
+    })
   }
 }

@@ -50,7 +50,8 @@ const writes: ReadonlyArray<{
   { sql: "INSERT INTO orders SELECT id + 20, id, 5 FROM users", orders: true },
   { sql: "WITH gone AS (DELETE FROM orders WHERE id = 12 RETURNING id) SELECT count(*) FROM gone", orders: true },
   {
-    sql: "WITH added AS (INSERT INTO users VALUES (4, 'Barbara') RETURNING id) INSERT INTO orders SELECT 14, id, 1 FROM added",
+    sql:
+      "WITH added AS (INSERT INTO users VALUES (4, 'Barbara') RETURNING id) INSERT INTO orders SELECT 14, id, 1 FROM added",
     users: true,
     orders: true
   },
@@ -160,21 +161,24 @@ layer(Postgres.layerServer())("Writes", (it) => {
       assert.deepStrictEqual(yield* fateOf(ada), ["miss", augusta])
     }).pipe(Effect.scoped, Effect.provide(clients())))
 
-  it.effect.each(writes)("$sql", ({ before = [], fails = false, orders = false, sql: text, users = false }) =>
-    Effect.gen(function*() {
-      const base = yield* Base
-      const sql = yield* SqlClient.SqlClient
-      for (const statement of before) yield* base.unsafe(statement)
-      const reads = (sql: SqlClient.SqlClient) => [
-        sql`SELECT * FROM users ORDER BY id`,
-        sql`SELECT * FROM orders ORDER BY id`
-      ]
-      const cached = Effect.all(reads(sql)).pipe(QueryCache.cached())
-      yield* cached
-      const exit = yield* Effect.exit(sql.unsafe(text))
-      assert.strictEqual(Exit.isFailure(exit), fails)
-      const [queries, rows] = yield* QueryCache.withInfo(cached)
-      assert.deepStrictEqual(queries.map((query) => query.status), [users ? "miss" : "hit", orders ? "miss" : "hit"])
-      assert.deepStrictEqual(rows, yield* Effect.all(reads(base)))
-    }).pipe(Effect.provide(clients())))
+  it.effect.each(writes)(
+    "$sql",
+    ({ before = [], fails = false, orders = false, sql: text, users = false }) =>
+      Effect.gen(function*() {
+        const base = yield* Base
+        const sql = yield* SqlClient.SqlClient
+        for (const statement of before) yield* base.unsafe(statement)
+        const reads = (sql: SqlClient.SqlClient) => [
+          sql`SELECT * FROM users ORDER BY id`,
+          sql`SELECT * FROM orders ORDER BY id`
+        ]
+        const cached = Effect.all(reads(sql)).pipe(QueryCache.cached())
+        yield* cached
+        const exit = yield* Effect.exit(sql.unsafe(text))
+        assert.strictEqual(Exit.isFailure(exit), fails)
+        const [queries, rows] = yield* QueryCache.withInfo(cached)
+        assert.deepStrictEqual(queries.map((query) => query.status), [users ? "miss" : "hit", orders ? "miss" : "hit"])
+        assert.deepStrictEqual(rows, yield* Effect.all(reads(base)))
+      }).pipe(Effect.provide(clients()))
+  )
 })
