@@ -8,7 +8,7 @@
  * | `query_cache_bypasses_total` | `reason` | why the database was asked without the cache |
  * | `query_cache_fills_total` | `outcome`: `accepted`, `refused`, `too-large`, `declined`, `unrepresentable`, `failed` | answers offered to the store |
  * | `query_cache_invalidations_total` | `outcome`: `delivered`, `queued`, `redelivered` | invalidations after writes and explicit calls |
- * | `query_cache_undelivered` | | stamps waiting for delivery now |
+ * | `query_cache_undelivered` | | invalidations waiting for delivery now |
  * | `query_cache_store_errors_total` | `operation`, `reason` | failures of the store |
  * | `query_cache_entry_bytes` | | estimated size of accepted entries |
  * | `query_cache_unreached_total` | | `cached` effects that consulted no cache |
@@ -66,14 +66,14 @@ export const invalidations = Metric.counter("query_cache_invalidations_total", {
 })
 
 /**
- * Stamps that wait for delivery now. While there are any, answers that depend on
+ * Invalidations that wait for delivery now. While there are any, answers that depend on
  * them are not served.
  *
  * @category metrics
  * @since 0.1.0
  */
 export const undelivered = Metric.gauge("query_cache_undelivered", {
-  description: "Stamps that wait for delivery"
+  description: "Invalidations that wait for delivery"
 })
 
 /**

@@ -371,18 +371,19 @@ export const make = (options: {
   }
 
   const lookup = (read: Read) =>
-    health.guard("lookup", store.lookup(read.key, read.dependencies), options.lookupTimeoutMillis)
+    health.guard("lookup", () => store.lookup(read.key, read.dependencies), options.lookupTimeoutMillis)
 
   const fill = (read: Read, stored: StoredRows, lease: CacheStore.Lease): Effect.Effect<void> =>
     Effect.map(
       Effect.exit(health.guard(
         "store",
-        store.store(read.key, {
-          value: stored,
-          dependencies: read.dependencies,
-          timeToLiveMillis: read.policy.timeToLiveMillis,
-          bytes: stored.bytes
-        }, lease),
+        () =>
+          store.store(read.key, {
+            value: stored,
+            dependencies: read.dependencies,
+            timeToLiveMillis: read.policy.timeToLiveMillis,
+            bytes: stored.bytes
+          }, lease),
         options.lookupTimeoutMillis
       )),
       (verdict) => tally.filled(Exit.isSuccess(verdict) ? verdict.value : "failed", stored.bytes)

@@ -43,11 +43,22 @@ export interface Delivery {
 const quarantineMillis = 30_000
 const maxGroups = 256
 
+/** What waits for delivery. Equal targets have equal names. */
+interface Group {
+  readonly name: string
+  readonly targets: Dependency.Targets
+}
+
 /** Targets of writes that may have committed, or may yet. */
 interface Doubt {
   readonly targets: Dependency.Targets
   untilMillis: number
 }
+
+const everything = "*"
+
+const nameOf = ({ all, images, stamps }: Dependency.Targets): string =>
+  all ? everything : JSON.stringify([stamps, images.map(imageName)])
 
 const imageName = (image: Dependency.Image): string => Dependency.rowStamp(image.table, [...image.columns])
 
@@ -64,31 +75,28 @@ export const make = Effect.fnUntraced(function*(options: {
   const scope = yield* Effect.scope
 
   const send = (targets: Dependency.Targets) =>
-    health.guard("invalidate", store.invalidate({ namespace, ...targets }), options.timeoutMillis)
+    health.guard("invalidate", () => store.invalidate({ namespace, ...targets }), options.timeoutMillis)
 
-  // In a fiber of its own: the caller's must not be interrupted here, and may have been
-  // already, while what runs in it has to obey its time-out.
-  const sendApart = (targets: Dependency.Targets): Effect.Effect<Exit.Exit<unknown, unknown>> =>
-    Effect.withFiber((fiber) =>
-      Effect.callback((resume) => {
-        Effect.runForkWith(fiber.context)(send(targets)).addObserver((exit) => resume(Effect.succeed(exit)))
-      })
-    )
-
-  let queue: Array<Dependency.Targets> = []
+  let queue: Array<Group> = []
+  /** The one of the queue that is under way. */
+  let sending: Group | undefined
   const doubts = new Map<string, Doubt>()
   const pending = Latch.makeUnsafe(false)
 
   const enqueue = (targets: Dependency.Targets) => {
     tally.invalidated("queued")
-    if (queue.length >= maxGroups) {
-      const everything = { ...Dependency.allTargets }
-      unserved.add(everything)
-      for (const group of queue) unserved.remove(group)
-      queue = [everything]
+    const name = nameOf(targets)
+    // What waits stands for this one too. What is under way may have left before this write.
+    if (queue.some((group) => group !== sending && (group.targets.all || group.name === name))) return
+    const group = queue.length < maxGroups
+      ? { name, targets: { ...targets } }
+      : { name: everything, targets: { ...Dependency.allTargets } }
+    unserved.add(group.targets)
+    if (group.name === everything) {
+      for (const { targets } of queue) unserved.remove(targets)
+      queue = [group]
     } else {
-      unserved.add(targets)
-      queue.push(targets)
+      queue.push(group)
     }
     tally.undelivered(queue.length)
     pending.openUnsafe()
@@ -97,11 +105,10 @@ export const make = Effect.fnUntraced(function*(options: {
   const deliver = (targets: Dependency.Targets): Effect.Effect<void> =>
     Effect.suspend(() => {
       flights.detach(targets)
-      return Effect.flatMap(sendApart(targets), (exit) => {
+      return Effect.map(Effect.exit(send(targets)), (exit) => {
         if (Exit.isSuccess(exit)) tally.invalidated("delivered")
-        else enqueue({ ...targets })
+        else enqueue(targets)
         flights.detach(targets)
-        return Effect.void
       })
     })
 
@@ -109,31 +116,41 @@ export const make = Effect.fnUntraced(function*(options: {
     yield* pending.await
     // One at a time, oldest first: what comes in meanwhile waits behind it.
     while (queue.length > 0) {
-      const targets = queue[0]
-      yield* send(targets)
-      flights.detach(targets)
+      const group = sending = queue[0]
+      const exit = yield* Effect.exit(send(group.targets))
+      sending = undefined
+      yield* exit
+      flights.detach(group.targets)
       // The queue may have collapsed into one that stands for everything.
-      const index = queue.indexOf(targets)
+      const index = queue.indexOf(group)
       if (index >= 0) queue.splice(index, 1)
-      unserved.remove(targets)
+      unserved.remove(group.targets)
       tally.invalidated("redelivered")
       tally.undelivered(queue.length)
     }
     pending.closeUnsafe()
   }).pipe(
-    Effect.retry(Schedule.min([Schedule.exponential("100 millis", 2), Schedule.spaced("5 seconds")]).pipe(Schedule.jittered)),
+    Effect.retry(
+      Schedule.min([Schedule.exponential("100 millis", 2), Schedule.spaced("5 seconds")]).pipe(Schedule.jittered)
+    ),
     Effect.forever
   )
-  // Registered before the fiber below, hence run after it has ended: one last attempt.
-  yield* Effect.addFinalizer(() => Effect.forEach([...queue, ...Array.from(doubts.values(), (doubt) => doubt.targets)], (targets) => Effect.exit(send(targets)), { discard: true }))
+  // Registered before the fiber below, hence run after it has ended: one last attempt, for all at once.
+  yield* Effect.addFinalizer(() =>
+    Effect.forEach([...queue, ...doubts.values()], ({ targets }) => Effect.exit(send(targets)), {
+      concurrency: "unbounded",
+      discard: true
+    })
+  )
   yield* Effect.forkScoped(redeliver)
 
   // One fiber for equal targets, however many writes are in doubt. Each of them puts off the end.
   const settle = (name: string, doubt: Doubt): Effect.Effect<void> =>
     Effect.gen(function*() {
       while (doubts.has(name)) {
-        yield* Effect.sleep(Duration.millis(doubt.untilMillis - (yield* Clock.currentTimeMillis)))
         const { untilMillis } = doubt
+        yield* Effect.sleep(Duration.millis(untilMillis - (yield* Clock.currentTimeMillis)))
+        if (doubt.untilMillis !== untilMillis) continue
         yield* Effect.uninterruptible(deliver(doubt.targets))
         if (doubt.untilMillis === untilMillis) {
           doubts.delete(name)
@@ -146,7 +163,7 @@ export const make = Effect.fnUntraced(function*(options: {
     Effect.gen(function*() {
       const untilMillis = (yield* Clock.currentTimeMillis) + quarantineMillis
       const crowded = doubts.size >= maxGroups
-      const name = crowded || targets.all ? "*" : JSON.stringify([targets.stamps, targets.images.map(imageName)])
+      const name = crowded ? everything : nameOf(targets)
       const known = doubts.get(name)
       if (known === undefined) {
         const doubt: Doubt = { targets: crowded ? { ...Dependency.allTargets } : { ...targets }, untilMillis }

@@ -2,15 +2,17 @@
  * What stands between the library and its store: every call is bounded in time,
  * every failure counted, and each change between working and failing logged once.
  */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type { LazyArg } from "effect/Function"
 import { CacheError, InvalidReply, StoreTimeout } from "../CacheError.ts"
 import type { Tally } from "./tally.ts"
 
 export interface StoreHealth {
   readonly guard: <A>(
     operation: CacheError["operation"],
-    effect: Effect.Effect<A, CacheError>,
+    effect: LazyArg<Effect.Effect<A, CacheError>>,
     timeoutMillis: number
   ) => Effect.Effect<A, CacheError>
 }
@@ -37,19 +39,33 @@ export const make = (tally: Tally, options: { readonly timed: boolean }): StoreH
   return {
     guard: (operation, effect, timeoutMillis) =>
       (options.timed
-        ? Effect.timeoutOrElse(effect, {
+        ? Effect.timeoutOrElse(apart(Effect.suspend(effect)), {
           duration: Duration.millis(timeoutMillis),
           orElse: () => Effect.fail(new CacheError({ operation, reason: new StoreTimeout({ timeoutMillis }) }))
         })
-        : effect).pipe(
-        // A store that dies is a store that fails: no query may die of it.
-        Effect.catchDefect((defect) =>
-          Effect.fail(
-            new CacheError({ operation, reason: new InvalidReply({ message: "The cache store died", cause: defect }) })
-          )
-        ),
-        Effect.tap(() => succeeded(operation)),
-        Effect.tapError(failed)
-      )
+        : Effect.suspend(effect)).pipe(
+          Effect.catchCause((cause) => Effect.fail(errorOf(operation, cause))),
+          Effect.tap(() => succeeded(operation)),
+          Effect.tapError(failed)
+        )
   }
+}
+
+// A fiber of its own, told to stop when its time is over but not waited for: what a store does may be
+// uninterruptible, or a finalizer of it may hang.
+const apart = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.withFiber((fiber) =>
+    Effect.callback((resume) => {
+      const running = Effect.runForkWith(fiber.context)(effect)
+      running.addObserver(resume)
+      return Effect.sync(() => running.interruptUnsafe())
+    })
+  )
+
+// A store that dies, or interrupts itself, is a store that fails: no query may die of it.
+const errorOf = (operation: CacheError["operation"], cause: Cause.Cause<unknown>): CacheError => {
+  const error = Cause.squash(cause)
+  return error instanceof CacheError
+    ? error
+    : new CacheError({ operation, reason: new InvalidReply({ message: "The cache store died", cause: error }) })
 }
