@@ -1,5 +1,5 @@
 // A real store whose operations fail when they are told to.
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import type { CacheError } from "../../src/CacheError.ts"
 import * as CacheStore from "../../src/CacheStore.ts"
 
