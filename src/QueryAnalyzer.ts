@@ -257,9 +257,8 @@ export interface AnalyzerOptions {
  * **Details**
  *
  * Building the layer imports `libpg-query` and instantiates its WebAssembly,
- * some tens of milliseconds. A first analysis
- * takes some tens of microseconds for a usual statement, a remembered one takes
- * a map lookup.
+ * some tens of milliseconds. A first analysis takes some tens of microseconds
+ * for a usual statement, a remembered one takes a map lookup.
  *
  * Texts above 64 kB are parsed with their values taken out and their repeated
  * rows left out, which is what batches have. What is still longer is refused.
@@ -391,7 +390,7 @@ const maxBytes = 16 * 1024 * 1024
 const maxParsedLength = 64 * 1024
 /** PostgreSQL takes 65,535 parameters, so no batch of parameters comes near. */
 const maxLength = 8 * 1024 * 1024
-/** Half of what the parser prints within the engine's default stack of about 1 MB. */
+/** Less than half of what the parser prints within the engine's default stack of about 1 MB. */
 const maxDepth = 1_500
 /** No text as short as this gets near {@link maxDepth}. */
 const shallowLength = 1_500

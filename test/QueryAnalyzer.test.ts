@@ -551,6 +551,106 @@ describe("long texts", () => {
     }
   })
 
+  it("reads quotes and comments as PostgreSQL does", () => {
+    // What may stand between two tokens, and what may stand for a value: next to one another, and around a quote that
+    // would hide what follows from a reader who takes it for an opening one, or show it to one who takes it for a
+    // closing one. One per line, where `~` is a line feed and `^` a carriage return.
+    const lines = (text: string): ReadonlyArray<string> =>
+      text.slice(1).trimEnd().split("\n").map((line) => line.trim().replaceAll("~", "\n").replaceAll("^", "\r"))
+    const gap = FastCheck.constantFrom(
+      "",
+      " ",
+      "\t\v\f",
+      ...lines(String.raw`
+        ~
+        ^
+        --^
+        --'~
+        -- $a$^~
+        /**/
+        /*'*/
+        /* /* " */ */
+        /*--*/
+        --/*~
+        /*/ */
+        ;--'^
+      `)
+    )
+    const value = FastCheck.constantFrom(...lines(String.raw`
+      1
+      .5
+      1.
+      1e5
+      1_0
+      0x1F
+      $1
+      $1$$'$$
+      1$$;DELETE FROM v;$$
+      $a$'$a$
+      $a$$$ $b$$a$
+      $é$'$é$
+      a$a
+      a$$
+      "a'"
+      """'"
+      "--"
+      'a'
+      'a''b'
+      '\'
+      E'\''
+      e'\\'
+      E'a'~'b\''
+      E'a' --x'~ ~'\', "'
+      'a'~'b\'
+      'a' -- x~'b'
+      E'''\''
+      N'a\'
+      B'1'
+      U&'\0041'
+      U&"\0061'"
+      '/*'
+      '--'
+      '$a$'
+      ';'
+      '('
+      'today'
+      (1)
+      ((1),2)
+      ARRAY[1,'a']
+      lower('a')
+      (SELECT 1 FROM v)
+      now()
+      - 1
+      1--'~+1
+      2-/*'*/-1
+      a +-- ' ~ b
+      $$;$$
+      NULL
+    `))
+    const list = FastCheck.array(FastCheck.tuple(gap, value, gap), { minLength: 1, maxLength: 5 }).map((values) =>
+      values.map((value) => value.join("")).join(",")
+    )
+    const statement = FastCheck.oneof(
+      list.map((list) => `SELECT ${list} FROM t`),
+      FastCheck.tuple(list, list).map(([a, b]) => `INSERT INTO t VALUES (${a}),(${b})`),
+      FastCheck.tuple(list, gap).map(([list, gap]) => `DELETE${gap} FROM u WHERE a IN (${list})`)
+    )
+    let compared = 0
+    FastCheck.assert(
+      FastCheck.property(FastCheck.array(statement, { minLength: 1, maxLength: 3 }), gap, (statements, gap) => {
+        const sql = statements.join(`;${gap}`) + gap
+        const expected = analyze(sql)
+        if (expected._tag === "Refused" && expected.code === "unparsable") return
+        const actual = analyze(`${sql}\n${" ".repeat(70_000)}`)
+        if (actual._tag === "Refused" && actual.code === "too-long") return
+        compared++
+        assert.deepStrictEqual(actual, expected, sql)
+      }),
+      { numRuns: 2_000 }
+    )
+    assert.isAbove(compared, 300)
+  })
+
   it("is refused if it stays long, and may have written", () => {
     const sql = `SELECT ${repeat(20_000, (i) => `c${i}`, ", ")} FROM t`
     assert.deepStrictEqual(analyze(sql), refused("too-long", "more than 64 kB", "anything"))
@@ -574,6 +674,8 @@ describe("long texts", () => {
       (size) => "$a".repeat(size * 2),
       (size) => "$a$ ".repeat(size),
       (size) => "$é".repeat(size * 2),
+      (size) => "1.".repeat(size * 2),
+      (size) => "E'a' ".repeat(size),
       (size) => `SELECT ${repeat(size, (i) => `a${i}`, ",")}`,
       (size) => " ".repeat(size * 5)
     ]

@@ -27,15 +27,39 @@ const closing = (text: string, quote: string, start: number): number => {
   return end < 0 ? text.length : end + quote.length
 }
 
-// Where the string that opens at `start` ends. After an `E` standing by itself, a backslash hides what follows.
-const stringEnd = (text: string, start: number): number => {
-  const escapes = (text.charCodeAt(start - 1) | 32) === 101 && !isWordPart(text.charCodeAt(start - 2))
+const isEscaping = (text: string, start: number): boolean =>
+  (text.charCodeAt(start - 1) | 32) === 101 && !isWordPart(text.charCodeAt(start - 2))
+
+const stringEnd = (text: string, start: number, escapes: boolean): number => {
   let end = start
   do {
     end++
     if (escapes) { while (end < text.length && text[end] !== "'") end += text[end] === "\\" ? 2 : 1 }
     end = closing(text, "'", end)
   } while (text[end] === "'")
+  return end
+}
+
+const lineEnd = (text: string, start: number): number => {
+  let end = start
+  while (end < text.length && text[end] !== "\n" && text[end] !== "\r") end++
+  return end
+}
+
+// Unlike a word, a number ends at a dollar sign: `1$$` is a number and the beginning of a string.
+const numberEnd = (text: string, start: number): number => {
+  let end = start
+  while (end < text.length) {
+    const code = text.charCodeAt(end)
+    if (code === 36 || !isWordPart(code) && !(code === 46 && isDigit(text.charCodeAt(end + 1)))) break
+    end++
+  }
+  return end
+}
+
+const digitsEnd = (text: string, start: number): number => {
+  let end = start
+  while (isDigit(text.charCodeAt(end))) end++
   return end
 }
 
@@ -63,7 +87,15 @@ type Kind = "word" | "number" | "string" | "identifier" | "parameter" | "blank" 
 /** Reads a text piece by piece: where the piece at a place ends, and then its kind. Operators come sign by sign. */
 const pieces = (text: string) => {
   let kind: Kind = "blank"
+  // Whether the last string was one in which a backslash hides what follows: `E'...'`, and what continues it after
+  // nothing but blanks.
+  let escapes = false
   const next = (at: number): number => {
+    const end = endOf(at)
+    if (kind !== "string" && kind !== "blank") escapes = false
+    return end
+  }
+  const endOf = (at: number): number => {
     const code = text.charCodeAt(at)
     if (isWordStart(code)) {
       kind = "word"
@@ -71,9 +103,7 @@ const pieces = (text: string) => {
     }
     if (isDigit(code)) {
       kind = "number"
-      let end = wordEnd(text, at)
-      while (text[end] === "." && isDigit(text.charCodeAt(end + 1))) end = wordEnd(text, end + 1)
-      return end
+      return numberEnd(text, at)
     }
     if (isBlank(code)) {
       kind = "blank"
@@ -84,14 +114,15 @@ const pieces = (text: string) => {
     switch (text[at]) {
       case "'":
         kind = "string"
-        return stringEnd(text, at)
+        escapes ||= isEscaping(text, at)
+        return stringEnd(text, at, escapes)
       case "\"":
         kind = "identifier"
         return closing(text, "\"", at + 1)
       case "$": {
         if (isDigit(text.charCodeAt(at + 1))) {
           kind = "parameter"
-          return wordEnd(text, at + 1)
+          return digitsEnd(text, at + 1)
         }
         dollarTag.lastIndex = at
         const tag = dollarTag.exec(text)
@@ -101,7 +132,7 @@ const pieces = (text: string) => {
       case "-":
         if (text[at + 1] === "-") {
           kind = "blank"
-          return closing(text, "\n", at + 2)
+          return lineEnd(text, at + 2)
         }
         break
       case "/":
