@@ -23,7 +23,9 @@ class Invoices extends Context.Service<Invoices, {
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient
       return {
-        all: sql<Invoice>`SELECT id, cents FROM invoices ORDER BY id`.pipe(QueryCache.cached({ timeToLive: "1 minute" }))
+        all: sql<Invoice>`SELECT id, cents FROM invoices ORDER BY id`.pipe(
+          QueryCache.cached({ timeToLive: "1 minute" })
+        )
       }
     })
   )

@@ -68,7 +68,9 @@ export class Audit {
 
   /** Runs an operation in a shop and holds what it reads against what was written. */
   run(shop: Shop["Service"], operation: Operation): Effect.Effect<Outcome, SqlError> {
-    return isRead(operation) ? Effect.map(this.read(shop, operation), ({ outcome }) => outcome) : this.write(shop, operation)
+    return isRead(operation)
+      ? Effect.map(this.read(shop, operation), ({ outcome }) => outcome)
+      : this.write(shop, operation)
   }
 
   /** As `run`, and asks the database again after a hit. */

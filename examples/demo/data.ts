@@ -10,7 +10,7 @@ import { categories, type Size } from "./Shop.ts"
 export const rows = ({ customers, orders, products }: Size): number => customers + products + orders * 3.5
 
 /** Drops the shop's tables, if they are there. */
-export const drop: Effect.Effect<void, SqlError, SqlClient.SqlClient> = Effect.flatMap(
+const drop: Effect.Effect<void, SqlError, SqlClient.SqlClient> = Effect.flatMap(
   SqlClient.SqlClient,
   (sql) => sql`DROP TABLE IF EXISTS order_items, orders, products, customers`
 )

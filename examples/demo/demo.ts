@@ -72,7 +72,8 @@ export const run = <E, R>(options: DemoOptions<E, R>) =>
     const visits = Effect.fnUntraced(function*(label: string, shop: Shop["Service"]) {
       const audit = yield* Audit.make
       const measured = yield* Screen.progress(label, traffic.length, "operations", (advance) =>
-        measure(traffic, concurrency, (operation) => Effect.tap(audit.run(shop, operation), advance(1))))
+        measure(traffic, concurrency, (operation) =>
+          Effect.tap(audit.run(shop, operation), advance(1))))
       return { ...measured, audit: audit.findings }
     })
     const without = yield* visits("Without the cache", database)
@@ -100,7 +101,9 @@ export const run = <E, R>(options: DemoOptions<E, R>) =>
     const report: Report.Report = { without, cached, stats, stored, audit: audit.findings }
     yield* Report.print(report)
     const stale = Report.staleReads(report)
-    if (stale.length > 0) return yield* new StaleReads({ examples: stale.slice(0, 10) })
+    if (stale.length > 0) {
+      return yield* new StaleReads({ examples: stale.slice(0, 10) })
+    }
     yield* Screen.line(`${Screen.dim("Next:")} ${options.next}`)
     yield* Screen.line()
     return report

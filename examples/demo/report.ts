@@ -38,7 +38,8 @@ export const print = Effect.fnUntraced(function*(report: Report): Effect.fn.Retu
   yield* line()
   yield* line(totals("operations", count, without.operations, cached.operations))
   yield* line(
-    totals("database queries", count, without.queries, cached.queries) + times(without.queries / cached.queries, "fewer")
+    totals("database queries", count, without.queries, cached.queries) +
+      times(without.queries / cached.queries, "fewer")
   )
   yield* line(totals("time", seconds, without.elapsedMillis, cached.elapsedMillis))
   yield* line(
@@ -49,9 +50,17 @@ export const print = Effect.fnUntraced(function*(report: Report): Effect.fn.Retu
   const hits = cached.all.hits
   const reads = cached.operations - cached.byKind.write.millis.length
   yield* line()
-  yield* line(fact("hit ratio", percent(hits / reads), `${count(hits)} of ${count(reads)} reads, ${count(stats.joined)} of them by sharing a query`))
+  yield* line(
+    fact(
+      "hit ratio",
+      percent(hits / reads),
+      `${count(hits)} of ${count(reads)} reads, ${count(stats.joined)} of them by sharing a query`
+    )
+  )
   yield* line(fact("cache memory", bytes(stored.bytes), `${count(stored.answers)} answers at most, as estimated`))
-  yield* line(fact("invalidations", count(stats.invalidations), `by ${count(cached.byKind.write.millis.length)} writes`))
+  yield* line(
+    fact("invalidations", count(stats.invalidations), `by ${count(cached.byKind.write.millis.length)} writes`)
+  )
   if (stats.storeErrors > 0) {
     yield* line(fact("store failures", count(stats.storeErrors), "answered by the database"))
   }

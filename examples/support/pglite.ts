@@ -32,7 +32,7 @@ export const layer = (
  * Opens connections to a PGlite database: the `stream` of a `PgClient`. PGlite has one session, so a second connection is
  * refused while the first is open, and a new one begins where `DISCARD ALL` leaves the session.
  */
-export const connections = (database: PGlite): () => Duplex => {
+const connections = (database: PGlite): () => Duplex => {
   let open: Duplex | undefined
   let turn: Promise<unknown> = Promise.resolve()
   const exchange = async (message: Uint8Array): Promise<Buffer> =>
