@@ -18,7 +18,9 @@ import * as Postgres from "./support/postgres.ts"
 import * as RedisServer from "./support/redis.ts"
 import * as UpstashServer from "./support/upstash.ts"
 
-describe("testing.test-like", () => import("../examples/testing.test-like.ts").then(() => {}))
+describe("testing.test-like", async () => {
+  await import("../examples/testing.test-like.ts")
+})
 
 describe("examples", () => {
   it.effect("quickstart", () =>
