@@ -12,7 +12,8 @@ import * as Pglite from "./support/pglite.ts"
 export const program = Demo.run({
   title: "PostgreSQL in this process (PGlite), answers in memory",
   store: CacheStore.layerMemory({ capacity: 50_000 }),
-  next: "examples/quickstart.ts has the twelve lines that do this in a program of yours."
+  // Here a query costs no network at all, so what the cache saves is the least it can save.
+  next: "a server in place of PGlite, and Redis in place of memory: examples/demo-redis.ts"
 }).pipe(Effect.provide(Pglite.layer()))
 
 if (import.meta.main) program.pipe(Effect.provide(Screen.layer), NodeRuntime.runMain)

@@ -81,11 +81,11 @@ export class Shop extends Context.Service<Shop, {
       const figures: { readonly [name in Dashboard]: Rows<Figure> } = {
         days: sql<Figure>`
           SELECT to_char(placed, 'YYYY-MM-DD') AS label, count(*)::int AS value, (SELECT max(id) FROM orders) AS changes
-          FROM orders WHERE placed >= '2026-12-01' GROUP BY placed ORDER BY placed`,
+          FROM orders WHERE placed >= '2026-12-25' GROUP BY placed ORDER BY placed`,
         bestsellers: sql<Figure>`
           SELECT p.name AS label, sum(i.quantity)::int AS value, (SELECT max(id) FROM orders) AS changes
           FROM orders o JOIN order_items i ON i.order_id = o.id JOIN products p ON p.id = i.product_id
-          WHERE o.placed >= '2026-12-30' GROUP BY p.id ORDER BY value DESC, p.id LIMIT 10`,
+          WHERE o.id > (SELECT max(id) - 200 FROM orders) GROUP BY p.id ORDER BY value DESC, p.id LIMIT 10`,
         prices: sql<Figure>`
           SELECT category::text AS label, avg(cents)::int AS value, (sum(sum(version)) OVER ())::int AS changes
           FROM products GROUP BY category ORDER BY category`

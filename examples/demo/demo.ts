@@ -23,7 +23,7 @@ export class StaleReads extends Schema.TaggedError<StaleReads>()("StaleReads", {
   }
 }
 
-/** How large the shop is and how much goes on in it: 1 is about 157,000 rows and 30,000 operations. */
+/** How large the shop is and how much goes on in it: 1 is about 157,000 rows and 25,000 operations. */
 const Scale = Config.Number("DEMO_SCALE").pipe(Config.withDefault(1))
 
 /** How many visitors there are at a time. */
@@ -47,7 +47,7 @@ export const run = <E, R>(options: DemoOptions<E, R>) =>
       products: Math.ceil(1_000 * scale),
       orders: Math.ceil(44_000 * scale)
     }
-    const traffic = yield* Traffic.make({ size, operations: Math.ceil(30_000 * scale), seed: "visitors" })
+    const traffic = yield* Traffic.make({ size, operations: Math.ceil(25_000 * scale), seed: "visitors" })
     const later = yield* Traffic.make({ size, operations: Math.ceil(4_000 * scale), seed: "later visitors" })
 
     yield* Screen.line()

@@ -28,10 +28,12 @@ export const print = Effect.fnUntraced(function*(report: Report): Effect.fn.Retu
   const { audit, cached, stats, stored, without } = report
 
   yield* line()
-  yield* line(bold(cells("", "without cache", "", "with cache", "", "")))
+  yield* line(bold(cells("", "", "without cache", "", "with cache", "")))
   yield* line(dim(cells("", "p50", "p99", "p50", "p99", "hits")))
   for (const kind of kinds) {
-    yield* line(latencies(titles[kind], without.byKind[kind], cached.byKind[kind]))
+    const { hits, millis } = cached.byKind[kind]
+    const ratio = kind === "write" ? "" : percent(hits / millis.length)
+    yield* line(latencies(titles[kind], without.byKind[kind], cached.byKind[kind], ratio))
   }
   yield* line(latencies("all", without.all, cached.all))
 
@@ -54,12 +56,16 @@ export const print = Effect.fnUntraced(function*(report: Report): Effect.fn.Retu
     fact(
       "hit ratio",
       percent(hits / reads),
-      `${count(hits)} of ${count(reads)} reads, ${count(stats.joined)} of them by sharing a query`
+      `${count(hits)} of ${count(reads)} reads, ${count(stats.joined)} by sharing a query`
     )
   )
   yield* line(fact("cache memory", bytes(stored.bytes), `${count(stored.answers)} answers at most, as estimated`))
   yield* line(
-    fact("invalidations", count(stats.invalidations), `by ${count(cached.byKind.write.millis.length)} writes`)
+    fact(
+      "invalidations",
+      count(stats.invalidations),
+      `of tables and keys, by ${count(cached.byKind.write.millis.length)} writes`
+    )
   )
   if (stats.storeErrors > 0) {
     yield* line(fact("store failures", count(stats.storeErrors), "answered by the database"))
@@ -89,25 +95,28 @@ const labelWidth = 22
 const width = 11
 const narrow = 9
 
+/** A row. A heading may begin in the empty cell before its own. */
 const cells = (label: string, a: string, b: string, c: string, d: string, e: string): string =>
-  label.padEnd(labelWidth) + a.padStart(width + 2) + b.padStart(width) + c.padStart(width + 4) + d.padStart(width) +
-  e.padStart(narrow)
+  label.padEnd(labelWidth) + pair(a, b) + "    " + pair(c, d) + e.padStart(narrow)
 
-const latencies = (label: string, without: Timings, cached: Timings): string =>
+const pair = (left: string, right: string): string =>
+  left === "" ? right.padStart(2 * width) : left.padStart(width) + right.padStart(width)
+
+const latencies = (label: string, without: Timings, cached: Timings, hits = ""): string =>
   cells(
     label,
     duration(percentile(without.millis, 0.5)),
     duration(percentile(without.millis, 0.99)),
     duration(percentile(cached.millis, 0.5)),
     duration(percentile(cached.millis, 0.99)),
-    cached.hits === 0 ? "" : percent(cached.hits / cached.millis.length)
+    hits
   )
 
 const totals = (label: string, format: (n: number) => string, without: number, cached: number): string =>
   cells(label, format(without), "", format(cached), "", "").trimEnd()
 
 const fact = (label: string, value: string, note: string): string =>
-  `${label.padEnd(labelWidth)}${value.padStart(width + 2)}   ${dim(note)}`
+  `${label.padEnd(labelWidth)}${value.padStart(width)}   ${dim(note)}`
 
 const times = (ratio: number, word: string): string =>
   Number.isFinite(ratio) && ratio > 1 ? good(`${ratio.toFixed(1)}× ${word}`.padStart(width + narrow)) : ""
