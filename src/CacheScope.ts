@@ -7,7 +7,6 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import { dual } from "effect/Function"
 import { InvalidOptionError } from "./CacheError.ts"
 import * as Options from "./internal/options.ts"
 
@@ -95,11 +94,11 @@ export const CurrentScope: Context.Reference<Resolved | undefined> = Context.Ref
 export const provide: {
   (scope: CacheScope): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   <A, E, R>(self: Effect.Effect<A, E, R>, scope: CacheScope): Effect.Effect<A, E, R>
-} = dual(
-  2,
-  <A, E, R>(self: Effect.Effect<A, E, R>, scope: CacheScope): Effect.Effect<A, E, R> =>
-    Effect.provideService(self, CurrentScope, resolve(scope))
-)
+} = ((...args: [scope: CacheScope] | [self: Effect.Effect<any, any, any>, scope: CacheScope]): any => {
+  // Checked where it is given, once.
+  const apply = Effect.provideService(CurrentScope, resolve(args.length === 1 ? args[0] : args[1]))
+  return args.length === 1 ? apply : apply(args[0])
+}) as any
 
 const owner = "CacheScope.provide"
 

@@ -11,7 +11,6 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { dual } from "effect/Function"
 import { InvalidOptionError } from "./CacheError.ts"
 import * as Dependency from "./Dependency.ts"
 import * as Options from "./internal/options.ts"
@@ -100,16 +99,14 @@ export const invalidate = (targets: InvalidationTargets): Effect.Effect<void, ne
 export const invalidating: {
   (targets: InvalidationTargets): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R | Invalidator>
   <A, E, R>(self: Effect.Effect<A, E, R>, targets: InvalidationTargets): Effect.Effect<A, E, R | Invalidator>
-} = dual(
-  2,
-  <A, E, R>(self: Effect.Effect<A, E, R>, targets: InvalidationTargets): Effect.Effect<A, E, R | Invalidator> => {
-    const after = invalidate(targets)
-    return Effect.onExit(
-      self,
-      (exit) => Exit.isSuccess(exit) || Cause.hasInterrupts(exit.cause) ? after : Effect.void
-    )
-  }
-)
+} = ((
+  ...args: [targets: InvalidationTargets] | [self: Effect.Effect<any, any, any>, targets: InvalidationTargets]
+): any => {
+  const after = invalidate(args.length === 1 ? args[0] : args[1])
+  const apply = (self: Effect.Effect<any, any, any>) =>
+    Effect.onExit(self, (exit) => Exit.isSuccess(exit) || Cause.hasInterrupts(exit.cause) ? after : Effect.void)
+  return args.length === 1 ? apply : apply(args[0])
+}) as any
 
 /**
  * Builds the service. `CachedSqlClient.layerNoDeps` is the layer that does so.
@@ -147,7 +144,10 @@ const list = <A>(option: string, value: ReadonlyArray<A> | undefined): ReadonlyA
   return value
 }
 
-const made = <A extends Dependency.Dependency>(option: string, value: ReadonlyArray<A> | undefined): ReadonlyArray<A> => {
+const made = <A extends Dependency.Dependency>(
+  option: string,
+  value: ReadonlyArray<A> | undefined
+): ReadonlyArray<A> => {
   if (!list(option, value).every(Dependency.isDependency)) {
     throw new InvalidOptionError(owner, option, value, "an array made by the Dependency module")
   }

@@ -420,7 +420,10 @@ export const make = (options: {
           } else {
             const age = now - found.value.storedAtMillis
             if (age < read.policy.timeToLiveMillis && found.value.value instanceof StoredRows) {
-              return settle(Exit.succeed(new Landing(found.value.value, undefined, found.value.level, age, undefined)))
+              return settle(
+                Exit.succeed(new Landing(found.value.value, undefined, found.value.level, age, undefined)),
+                false
+              )
             }
             // Too old for this caller, and the clock that came with it is a lease.
             lease = found.value.lease
@@ -437,8 +440,10 @@ export const make = (options: {
           const landing = new Landing(stored, rows, undefined, 0, reason)
           // A store in this process has judged by the time it returns; nobody waits for any other.
           if (filling !== undefined && !store.shared) yield* filling
-          settle(Exit.succeed(landing))
-          if (filling !== undefined && store.shared) yield* filling
+          const pending = filling !== undefined && store.shared
+          // What is not to be stored is not for those who come later either.
+          settle(Exit.succeed(landing), pending)
+          if (pending) yield* filling
         }),
       () => joined = true
     )

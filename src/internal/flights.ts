@@ -48,13 +48,14 @@ export class Flights {
 
   /**
    * Joins the flight of a key, or begins one. `body` settles it once, with the
-   * value or the failure, and may go on after that. `joined` tells the caller
+   * value or the failure, and may go on after that; where there is no fill to
+   * wait for, it says that nobody may join any more. `joined` tells the caller
    * that it shares somebody else's.
    */
   join<A, E>(
     key: CacheKey,
     dependencies: Dependency.DependencySet,
-    body: (settle: (exit: Exit.Exit<A, E>) => void) => Effect.Effect<void>,
+    body: (settle: (exit: Exit.Exit<A, E>, joinable?: boolean) => void) => Effect.Effect<void>,
     joined: () => void
   ): Effect.Effect<A, E> {
     // From the look at the table to the flight's start nothing can come between.
@@ -93,13 +94,13 @@ export class Flights {
   private start<A, E>(
     flight: Flight,
     context: Context.Context<never>,
-    body: (settle: (exit: Exit.Exit<A, E>) => void) => Effect.Effect<void>
+    body: (settle: (exit: Exit.Exit<A, E>, joinable?: boolean) => void) => Effect.Effect<void>
   ): void {
-    const settle = (exit: Exit.Exit<A, E>) => {
+    const settle = (exit: Exit.Exit<A, E>, joinable = true) => {
       if (flight.exit !== undefined) return
       flight.exit = exit
       // Nobody joins a failure: the next caller asks again.
-      if (Exit.isFailure(exit)) this.forget(flight)
+      if (!joinable || Exit.isFailure(exit)) this.forget(flight)
       for (const waiter of flight.waiters) waiter(exit)
       flight.waiters.clear()
     }
@@ -110,7 +111,9 @@ export class Flights {
       this.fibers.delete(fiber)
       this.forget(flight)
       // A body that died or was interrupted before it settled.
-      settle(Exit.isFailure(exit) ? (exit as Exit.Exit<any, any>) : Exit.die(new Error("a flight ended without a value")))
+      settle(
+        Exit.isFailure(exit) ? (exit as Exit.Exit<any, any>) : Exit.die(new Error("a flight ended without a value"))
+      )
     })
   }
 
