@@ -12,8 +12,7 @@ import * as Pglite from "./support/pglite.ts"
 export const program = Demo.run({
   title: "PostgreSQL in this process (PGlite), answers in memory",
   store: CacheStore.layerMemory({ capacity: 50_000 }),
-  // Here a query costs no network at all, so what the cache saves is the least it can save.
-  next: "a server in place of PGlite, and Redis in place of memory: examples/demo-redis.ts"
+  next: "a server costs a round trip for every query, so the gap widens: examples/demo-redis.ts"
 }).pipe(Effect.provide(Pglite.layer()))
 
 if (import.meta.main) program.pipe(Effect.provide(Screen.layer), NodeRuntime.runMain)

@@ -100,7 +100,7 @@ export class Shop extends Context.Service<Shop, {
         catalogue: (category, page) =>
           sql<Product>`
             SELECT id, name, cents, version FROM products WHERE category = ${category}
-            ORDER BY id LIMIT ${pageSize} OFFSET ${page * pageSize}`.pipe(byTable),
+            ORDER BY name, id LIMIT ${pageSize} OFFSET ${page * pageSize}`.pipe(byTable),
 
         // Shows what was paid, so a new price of a product does not concern it.
         history: (customer) =>

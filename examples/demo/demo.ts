@@ -23,7 +23,7 @@ export class StaleReads extends Schema.TaggedError<StaleReads>()("StaleReads", {
   }
 }
 
-/** How large the shop is and how much goes on in it: 1 is about 157,000 rows and 25,000 operations. */
+/** How large the shop is and how much goes on in it: 1 is 160,000 rows and 16,000 operations. */
 const Scale = Config.Number("DEMO_SCALE").pipe(Config.withDefault(1))
 
 /** How many visitors there are at a time. */
@@ -43,12 +43,12 @@ export const run = <E, R>(options: DemoOptions<E, R>) =>
   Effect.scoped(Effect.gen(function*() {
     const scale = yield* Scale
     const size: Size = {
-      customers: Math.ceil(2_000 * scale),
-      products: Math.ceil(1_000 * scale),
+      customers: Math.ceil(1_000 * scale),
+      products: Math.ceil(5_000 * scale),
       orders: Math.ceil(44_000 * scale)
     }
-    const traffic = yield* Traffic.make({ size, operations: Math.ceil(25_000 * scale), seed: "visitors" })
-    const later = yield* Traffic.make({ size, operations: Math.ceil(4_000 * scale), seed: "later visitors" })
+    const traffic = yield* Traffic.make({ size, operations: Math.ceil(16_000 * scale), seed: "visitors" })
+    const later = yield* Traffic.make({ size, operations: Math.ceil(3_000 * scale), seed: "later visitors" })
 
     yield* Screen.line()
     yield* Screen.line(`${Screen.bold("effect-query-cache")} ${Screen.dim(`· ${options.title}`)}`)

@@ -18,6 +18,9 @@ export type Write =
 
 export type Operation = Read | Write
 
+/** Nobody looks further. */
+const maxPages = 3
+
 const readKinds: ReadonlySet<string> = new Set(["profile", "catalogue", "history", "dashboard"])
 
 export const isRead = (operation: Operation): operation is Read => readKinds.has(operation.kind)
@@ -40,7 +43,7 @@ export const make = (options: {
   const { customers, products } = options.size
   const popularCustomer = zipf(customers)
   const popularCategory = zipf(categories)
-  const popularPage = zipf(Math.max(1, Math.floor(products / categories / pageSize)))
+  const popularPage = zipf(Math.min(maxPages, Math.ceil(products / categories / pageSize)))
 
   const operation: Effect.Effect<Operation> = Effect.gen(function*() {
     const customer = popularCustomer(yield* Random.next)
