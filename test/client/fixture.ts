@@ -14,16 +14,16 @@ import * as Postgres from "../support/postgres.ts"
 /** The client that is decorated: what it does, the cache does not see. */
 export class Base extends Context.Service<Base, PgClient.PgClient>()("test/Base") {}
 
-export interface Options {
+export interface Options<R = never> {
   readonly cache?: CachedSqlClient.CachedSqlClientOptions
   readonly client?: Partial<PgClient.PgPoolConfig>
-  readonly store?: Layer.Layer<CacheStore.CacheStore>
+  readonly store?: Layer.Layer<CacheStore.CacheStore, never, R>
 }
 
 /** New tables and an empty cache, on the server in the context. */
-export const layer = (options: Options = {}) =>
+export const layer = <R = never>(options: Options<R> = {}) =>
   Layer.merge(CachedSqlClient.layer(options.cache), Layer.effect(Base, Effect.tap(PgClient.PgClient, tables))).pipe(
-    Layer.provideMerge(options.store ?? CacheStore.layerMemory()),
+    Layer.provideMerge<R, never, CacheStore.CacheStore>(options.store ?? CacheStore.layerMemory()),
     Layer.provide(Postgres.layerClient(options.client)),
     Layer.provideMerge(Reactivity.layer)
   )
