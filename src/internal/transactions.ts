@@ -27,7 +27,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import * as Statement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
 import * as CacheScope from "../CacheScope.ts"
-import * as Dependency from "../Dependency.ts"
+import type * as Dependency from "../Dependency.ts"
 import type { Delivery } from "./delivery.ts"
 import * as Outcome from "./outcome.ts"
 
