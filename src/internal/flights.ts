@@ -111,9 +111,9 @@ export class Flights {
       this.fibers.delete(fiber)
       this.forget(flight)
       // A body that died or was interrupted before it settled.
-      settle(
-        Exit.isFailure(exit) ? (exit as Exit.Exit<any, any>) : Exit.die(new Error("a flight ended without a value"))
-      )
+      if (flight.exit === undefined) {
+        settle(Exit.isFailure(exit) ? (exit as Exit.Exit<any, any>) : Exit.die("a flight ended without a value"))
+      }
     })
   }
 
