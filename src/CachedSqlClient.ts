@@ -71,8 +71,9 @@ export interface CachedSqlClientOptions {
   readonly schemaVersion?: string | undefined
   /**
    * Keeps databases and programs apart in a store that they share. Defaults to
-   * host, port and database of the client. A client that was configured with
-   * `stream` or `path` names no host: with a shared store it must be given.
+   * host, port and database of the client, so `localhost` on two machines is one
+   * namespace: name them where both use one store. A client that was configured
+   * with `stream` or `path` names no host: with a shared store it must be given.
    */
   readonly namespace?: string | undefined
   /** What a read waits for the store at most, twice per miss. Defaults to 50 milliseconds. */
@@ -265,12 +266,14 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
 
 interface Target {
   readonly host: string | undefined
+  /** The socket on this machine, where there is no host. */
+  readonly path: string | undefined
   readonly port: string
   readonly database: string
   readonly session: string
 }
 
-/** Where a client connects, and as whom. The password is left out of everything. */
+/** Where a client connects, as whom, and what it makes of rows. The password is left out of everything. */
 const targetOf = (config: PgClient.PgClientConfig): Target => {
   const url = config.url === undefined ? undefined : new URL(Redacted.value(config.url))
   const search = url?.searchParams
@@ -278,25 +281,67 @@ const targetOf = (config: PgClient.PgClientConfig): Target => {
   // The driver's own default: two users of one database must not share answers.
   const env = (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env
   const username = config.username ?? (url?.username || search?.get("user") || env?.USER || env?.USERNAME || "")
+  const host = config.host ?? (url?.hostname || search?.get("host") || "localhost")
+  const path = config.path ?? (host.startsWith("/") ? host : undefined)
+  const database = config.database ?? (url?.pathname.replace(/^\//, "") || search?.get("dbname") || username)
   return {
-    host: config.stream !== undefined || config.path !== undefined
-      ? undefined
-      : config.host ?? (url?.hostname || search?.get("host") || "localhost"),
+    host: config.stream !== undefined || path !== undefined ? undefined : host,
+    path: config.stream !== undefined ? undefined : path,
     port: String(config.port ?? (url?.port || search?.get("port") || 5432)),
-    database: config.database ?? (url?.pathname.replace(/^\//, "") || search?.get("dbname") || username),
+    database,
     session: JSON.stringify([
       username,
+      // Under a namespace that was given, two databases may meet.
+      database,
       search?.toString() ?? "",
       Object.entries(config.startupParameters ?? {}).sort(([a], [b]) => a < b ? -1 : 1),
-      config.startupOptions ?? ""
+      config.startupOptions ?? "",
+      transformsOf(config)
     ])
   }
 }
 
-const namespaceOf = (settings: Settings, target: Target, store: CacheStore.CacheStore["Service"]): string => {
+// Two programs, or two clients of one, may transform the rows of one statement differently. Functions cannot be
+// compared, but what they make of names can.
+const transformsOf = (config: PgClient.PgClientConfig): unknown => {
+  const { transformJson, transformResultNames, types } = config
+  return [
+    transformResultNames === undefined ? null : [transformJson ?? true, ...names.map(attempt(transformResultNames))],
+    types === undefined ? null : "registry"
+  ]
+}
+
+const names = ["id", "user_id", "userId", "UserId", "USER_ID", "_a__b_1", "camelCaseURL2x"]
+
+const attempt = (transform: (name: string) => string) => (name: string): string | null => {
+  try {
+    return transform(name)
+  } catch {
+    return null
+  }
+}
+
+// Databases without a name of their own in this process. One client decorated twice is one database.
+const locals = new WeakMap<object, number>()
+let nextLocal = 0
+
+const localOf = (config: PgClient.PgClientConfig): number => {
+  const identity = config.stream ?? config
+  let local = locals.get(identity)
+  if (local === undefined) locals.set(identity, local = nextLocal++)
+  return local
+}
+
+const namespaceOf = (
+  settings: Settings,
+  target: Target,
+  config: PgClient.PgClientConfig,
+  store: CacheStore.CacheStore["Service"]
+): string => {
   if (settings.namespace !== undefined) return settings.namespace
   if (target.host !== undefined) return `${target.host}:${target.port}/${target.database}`
-  if (!store.shared) return "local"
+  // A store in this process may still be that of two databases.
+  if (!store.shared) return `local:${target.path ?? localOf(config)}:${target.port}/${target.database}`
   throw new InvalidOptionError(
     owner,
     "namespace",
@@ -329,7 +374,7 @@ const make = Effect.fnUntraced(function*(
   const fingerprinter = yield* Fingerprinter.Fingerprinter
   const analyzer = yield* QueryAnalyzer.QueryAnalyzer
   const target = targetOf(client.config)
-  const namespace = namespaceOf(settings, target, store)
+  const namespace = namespaceOf(settings, target, client.config, store)
 
   const tally = new Tally(yield* Effect.context<never>())
   const health = StoreHealth.make(tally, { timed: store.shared })

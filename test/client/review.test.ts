@@ -1,0 +1,70 @@
+/** Ways in which the cache was once made to give a wrong answer, each of them closed. */
+import type { PgClient } from "@effect/sql-pg"
+import { assert, layer } from "@effect/vitest"
+import { CachedSqlClient, CacheStore, QueryCache } from "effect-query-cache"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as SqlClient from "effect/sql/SqlClient"
+import { connect } from "node:net"
+import * as Postgres from "../support/postgres.ts"
+import { Base, layer as clients } from "./fixture.ts"
+
+/** Clients of their own over one store. */
+const over = Effect.gen(function*() {
+  const store = Layer.succeed(CacheStore.CacheStore, yield* CacheStore.CacheStore)
+  return (client?: Partial<PgClient.PgPoolConfig>, options?: CachedSqlClient.CachedSqlClientOptions) =>
+    Effect.provide(CachedSqlClient.layer(options).pipe(Layer.provide([store, Postgres.layerClient(client)])), {
+      local: true
+    })
+})
+
+layer(Postgres.layerServer())("Review", (it) => {
+  it.effect("clients that transform rows differently share a store, not their rows", () =>
+    Effect.gen(function*() {
+      const provide = yield* over
+      const read = Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        return yield* sql`SELECT user_id FROM orders WHERE id = 10`.pipe(QueryCache.cached())
+      })
+      const camel = (name: string) => name.replace(/_(.)/g, (_, letter) => letter.toUpperCase())
+      assert.deepStrictEqual(yield* provide({ transformResultNames: camel })(read), [{ userId: 1 }])
+      assert.deepStrictEqual(yield* provide()(read), [{ user_id: 1 }])
+      const loud = (name: string) => name.toUpperCase()
+      assert.deepStrictEqual(yield* provide({ transformResultNames: loud })(read), [{ USER_ID: 1 }])
+    }).pipe(Effect.provide(clients())))
+
+  it.effect("two databases under one namespace share a store, not their rows", () =>
+    Effect.gen(function*() {
+      const base = yield* Base
+      yield* base`CREATE DATABASE second`
+      const provide = yield* over
+      const read = Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        return yield* sql`SELECT string_agg(name, ' ' ORDER BY id) AS names FROM users`.pipe(QueryCache.cached())
+      })
+      const prepare = Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`CREATE TABLE users AS SELECT 1 AS id, 'Mallory' AS name`
+      })
+      yield* provide({ database: "second" })(prepare)
+      const options = { namespace: "shop" }
+      assert.deepStrictEqual(yield* provide({}, options)(read), [{ names: "Ada Grace Edsger" }])
+      assert.deepStrictEqual(yield* provide({ database: "second" }, options)(read), [{ names: "Mallory" }])
+    }).pipe(Effect.provide(clients())))
+
+  it.effect("databases behind streams, which have no host, do not meet in a memory store", () =>
+    Effect.gen(function*() {
+      const provide = yield* over
+      const databaseOf = Effect.fnUntraced(function*(name: string) {
+        const server = Context.get(yield* Layer.build(Postgres.layerServer()), Postgres.PostgresServer)
+        const open = provide({ stream: () => connect(server.config.port, server.config.host) })
+        const sql = SqlClient.SqlClient
+        yield* open(Effect.flatMap(sql, (sql) => sql`CREATE TABLE users AS SELECT ${name} AS name`))
+        return open(Effect.flatMap(sql, (sql) => sql`SELECT name FROM users`.pipe(QueryCache.cached())))
+      })
+      const [ada, grace] = yield* Effect.all([databaseOf("Ada"), databaseOf("Grace")])
+      assert.deepStrictEqual(yield* ada, [{ name: "Ada" }])
+      assert.deepStrictEqual(yield* grace, [{ name: "Grace" }])
+    }).pipe(Effect.provide(CacheStore.layerMemory())))
+})
