@@ -18,8 +18,8 @@ import * as Postgres from "./support/postgres.ts"
 import * as RedisServer from "./support/redis.ts"
 import * as UpstashServer from "./support/upstash.ts"
 
-describe("testing.test-like", async () => {
-  await import("../examples/testing.test-like.ts")
+describe("testing", async () => {
+  await import("../examples/testing.ts")
 })
 
 describe("examples", () => {
