@@ -12,6 +12,7 @@ import {
   QueryCache,
   RedisStore
 } from "effect-query-cache"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -218,7 +219,12 @@ const play = (world: World, { actors, commits, straggles, waits }: Program) =>
           acknowledged.set(table, Math.max(at, acknowledged.get(table) ?? 0))
         }
         const impatient = <A, E, R>(effect: Effect.Effect<A, E, R>, patience: number | undefined) =>
-          patience === undefined ? Effect.exit(effect) : Effect.exit(Effect.timeout(effect, patience))
+          Effect.flatMap(
+            Effect.exit(patience === undefined ? effect : Effect.timeout(effect, patience)),
+            // An assertion inside, or a defect of the client's.
+            (exit) =>
+              Exit.isFailure(exit) && Cause.hasDies(exit.cause) ? Effect.failCause(exit.cause) : Effect.succeed(exit)
+          )
 
         for (const step of steps) {
           yield* wait

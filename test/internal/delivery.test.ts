@@ -342,7 +342,7 @@ describe("quarantine", () => {
 
   it.effect("begins anew with each write in doubt, and others have their own", () =>
     Effect.gen(function*() {
-      const { quarantine, unserved } = yield* setup
+      const { quarantine, sent, unserved } = yield* setup
       yield* quarantine(wroteOrders)
       yield* TestClock.adjust("10 seconds")
       yield* quarantine(wroteUsers)
@@ -352,6 +352,7 @@ describe("quarantine", () => {
       assert.deepStrictEqual([unserved.covers(orders), unserved.covers(users)], [true, false])
       yield* TestClock.adjust("15 seconds")
       assert.isTrue(unserved.isEmpty)
+      assert.deepStrictEqual(sent(), ["orders", "users", "orders", "users", "orders"])
     }))
 
   it.effect("begins anew even while its end is being delivered", () =>

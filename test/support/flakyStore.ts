@@ -4,7 +4,7 @@ import type { CacheError } from "../../src/CacheError.ts"
 import * as CacheStore from "../../src/CacheStore.ts"
 
 type Service = CacheStore.CacheStore["Service"]
-type Operation = "lookup" | "store" | "invalidate"
+export type Operation = "lookup" | "store" | "invalidate"
 
 /** What becomes of a call: `proceed` is what the store itself would do. */
 export type Fault = <A>(proceed: Effect.Effect<A, CacheError>) => Effect.Effect<A, CacheError>
