@@ -12,7 +12,7 @@ import * as Dependency from "../Dependency.ts"
 import type { Fingerprinter } from "../Fingerprinter.ts"
 import type * as QueryAnalyzer from "../QueryAnalyzer.ts"
 import * as Memo from "./analysis/memo.ts"
-import { canonical } from "./parameters.ts"
+import { canonicalOf } from "./parameters.ts"
 import { rowCodec } from "./rowCodec.ts"
 import type { Effects } from "./transactions.ts"
 
@@ -43,6 +43,9 @@ export class Form {
   private readonly plans = new WeakMap<CachePolicy.Resolved, Plan>()
   private lastPolicy: CachePolicy.Resolved | undefined
   private lastPlan: Plan | undefined
+  private unscoped: string | undefined
+  private lastScope: string | undefined
+  private lastSpace = ""
 
   constructor(options: FormsOptions, sql: string, kind: Kind) {
     this.options = options
@@ -57,6 +60,20 @@ export class Form {
     return this.analysis._tag !== "Refused" || this.analysis.code !== "parser-restarting"
   }
 
+  /** The space of its answers: the same under every policy, and one for each scope. */
+  spaceOf(scope: CacheScope.Resolved | undefined): string {
+    if (this.unscoped === undefined) {
+      const { namespace, schemaVersion, session } = this.options.facts
+      this.unscoped = [namespace, schemaVersion, session, this.kind, this.sql].map(part).join("")
+    }
+    if (scope === undefined) return this.unscoped
+    if (scope.key !== this.lastScope) {
+      this.lastScope = scope.key
+      this.lastSpace = `@${part(scope.key)}${this.unscoped}`
+    }
+    return this.lastSpace
+  }
+
   /** `explicit`: the policy comes from `cached`, not from `strategy: "all"`. */
   plan(policy: CachePolicy.Resolved, explicit: boolean): Plan {
     if (policy === this.lastPolicy) return this.lastPlan!
@@ -69,19 +86,13 @@ export class Form {
 }
 
 export class Plan {
-  readonly form: Form
   readonly policy: CachePolicy.Complete
   readonly dependencies: Dependency.DependencySet
   /** Why nothing under this plan is cached, if so. */
   readonly refusal: string | undefined
-  /** The space of those who ask without a scope. */
-  readonly space: string
-  private lastScope: string | undefined
-  private lastSpace = ""
 
   constructor(form: Form, policy: CachePolicy.Resolved, explicit: boolean) {
-    const { defaultPolicy, facts } = form.options
-    this.form = form
+    const { defaultPolicy } = form.options
     this.policy = CachePolicy.complete(
       policy === defaultPolicy ? policy : CachePolicy.merge(defaultPolicy, policy)
     )
@@ -91,46 +102,32 @@ export class Plan {
       [...(tables ?? []).map((table): Dependency.Table => ({ _tag: "Table", table })), ...this.policy.dependencies],
       { autoInvalidate: this.policy.autoInvalidate }
     )
-    this.space = [facts.namespace, facts.schemaVersion, facts.session, form.kind, form.sql].map(part).join("")
-  }
-
-  spaceOf(scope: CacheScope.Resolved | undefined): string {
-    if (scope === undefined) return this.space
-    if (scope.key !== this.lastScope) {
-      this.lastScope = scope.key
-      this.lastSpace = `@${part(scope.key)}${this.space}`
-    }
-    return this.lastSpace
   }
 }
 
 const part = (text: string): string => `${text.length}:${text}`
 
-/** Names one answer: the form in its context, and the parameters. The fingerprint waits until it is asked for. */
+/**
+ * Names one answer: the form in its context, and the parameters. The fingerprint waits until it is asked for. An entry
+ * holds on to its key: to nothing of a policy, nor to the parameters, which a caller may change.
+ */
 export class QueryKey implements CacheStore.CacheKey {
-  readonly plan: Plan
+  readonly form: Form
   readonly space: string
   readonly local: string | number | bigint
   readonly scope: CacheScope.Resolved | undefined
-  private readonly parameters: ReadonlyArray<unknown>
   private computed: string | undefined
 
-  constructor(
-    plan: Plan,
-    local: string | number | bigint,
-    scope: CacheScope.Resolved | undefined,
-    parameters: ReadonlyArray<unknown>
-  ) {
-    this.plan = plan
-    this.space = plan.spaceOf(scope)
+  constructor(form: Form, local: string | number | bigint, scope: CacheScope.Resolved | undefined) {
+    this.form = form
+    this.space = form.spaceOf(scope)
     this.local = local
     this.scope = scope
-    this.parameters = parameters
     this.computed = undefined
   }
 
   get namespace(): string {
-    return this.plan.form.options.facts.namespace
+    return this.form.options.facts.namespace
   }
 
   get codec(): CacheStore.Codec {
@@ -139,14 +136,13 @@ export class QueryKey implements CacheStore.CacheKey {
 
   get fingerprint(): string {
     if (this.computed === undefined) {
-      const { facts, fingerprinter } = this.plan.form.options
+      const { facts, fingerprinter } = this.form.options
       this.computed = fingerprinter.fingerprint({
         ...facts,
-        sql: this.plan.form.sql,
-        form: this.plan.form.kind,
+        sql: this.form.sql,
+        form: this.form.kind,
         scope: this.scope?.key ?? "",
-        // The local key exists, so the parameters have a canonical text.
-        parameters: canonical(this.parameters)!
+        parameters: canonicalOf(this.local)
       })
     }
     return this.computed
@@ -178,7 +174,11 @@ export const effectsOf = (analysis: QueryAnalyzer.Analysis): Effects => {
     case "Read":
       return nothing
     case "Write":
-      return { _tag: "Writes", targets: writeTargets(analysis.all ? "anything" : analysis.tables), atomic: analysis.atomic }
+      return {
+        _tag: "Writes",
+        targets: writeTargets(analysis.all ? "anything" : analysis.tables),
+        atomic: analysis.atomic
+      }
     case "Ddl":
       return { _tag: "Writes", targets: Dependency.allTargets, atomic: true }
     case "Session":

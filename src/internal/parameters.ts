@@ -42,6 +42,10 @@ export const localKey = (parameters: ReadonlyArray<unknown>): string | number | 
   return text === undefined ? undefined : "\0" + text
 }
 
+/** The canonical text of the parameters that a local key stands for. */
+export const canonicalOf = (local: string | number | bigint): string =>
+  typeof local === "string" && local.charCodeAt(0) === 0 ? local.slice(1) : encode(local, 0)!
+
 /** Whether a template argument can only become one parameter. */
 export const isScalar = (value: unknown): boolean => {
   switch (typeof value) {

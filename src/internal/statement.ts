@@ -194,19 +194,25 @@ export const makeStatements = (decoration: Decoration): {
     }
     const parameters: Array<unknown> = []
     const node = tries[withoutTransform ? "plain" : "transformed"].locate(self.inner.segments, parameters)
-    if (node === undefined) {
-      const compiled = self.inner.compile(withoutTransform)
-      located = compiled[1]
-      return forms.get(compiled[0], kind)
-    }
-    located = parameters
-    form = node.forms[kind]
+    form = node?.forms[kind]
     if (form === undefined) {
-      form = forms.get(self.inner.compile(withoutTransform)[0], kind)
-      if (form.isLasting) node.forms[kind] = form
+      const [sql, sent] = self.inner.compile(withoutTransform)
+      located = sent
+      form = forms.get(sql, kind)
+      if (node !== undefined && form.isLasting && areSame(sent, parameters)) node.forms[kind] = form
+    } else {
+      located = parameters
     }
     return form
   }
+
+  /**
+   * Whether the statement sends what was located. What it sends was settled when it was first compiled, and a list in it
+   * may have changed since: its rows must not be kept under what the list holds now.
+   */
+  const sends = (self: LazyStatement, run: Run, parameters: ReadonlyArray<unknown>): boolean =>
+    parameters === self.args ||
+    areSame(self.inner.compile(run === "withoutTransform" || run === "raw")[1], parameters)
 
   /** Why a statement under a plan is not answered from the cache here and now, if so. */
   const objection = (plan: Plan, run: Run): string | undefined =>
@@ -249,7 +255,7 @@ export const makeStatements = (decoration: Decoration): {
     if (against !== undefined) return bypass(fiber, form, plan, self.run(run), against)
     const local = localKey(parameters)
     if (local === undefined) return bypass(fiber, form, plan, self.run(run), "parameters")
-    const key = new QueryKey(plan, local, scope, parameters)
+    const key = new QueryKey(form, local, scope)
     const read = { key, dependencies: plan.dependencies, policy: plan.policy }
 
     const now = clock.currentTimeMillisUnsafe()
@@ -267,9 +273,11 @@ export const makeStatements = (decoration: Decoration): {
     }
 
     const base = self.run(run)
+    if (!sends(self, run, parameters)) return bypass(fiber, form, plan, base, "parameters")
+    const query = appliedScope(scope) === "" ? base : transactions.withTransaction(base)
     const into = collector
     return Effect.map(
-      cache.fetch({ ...read, query: appliedScope(scope) === "" ? base : transactions.withTransaction(base) }),
+      cache.fetch({ ...read, policy: whileSame(plan.policy, parameters, local), query }),
       (answer) => {
         inform(into, form, plan, key, answer)
         return answer.rows
@@ -302,7 +310,7 @@ export const makeStatements = (decoration: Decoration): {
       sql: form.sql,
       verdict: reason === undefined ? "cached" : "bypass",
       reason,
-      fingerprint: reason === undefined ? new QueryKey(plan, local!, scope, located).fingerprint : undefined,
+      fingerprint: reason === undefined ? new QueryKey(form, local!, scope).fingerprint : undefined,
       dependencies: plan.dependencies.stamps.filter(isName)
     }
   }
@@ -469,6 +477,22 @@ const allScalars = (args: ReadonlyArray<unknown>): boolean => {
   }
   return true
 }
+
+const areSame = (a: ReadonlyArray<unknown>, b: ReadonlyArray<unknown>): boolean =>
+  a === b || (a.length === b.length && a.every((value, i) => Object.is(value, b[i])))
+
+/** Where a caller may change a parameter before it is sent, say a buffer used again, what was read is stored only if nobody did. */
+const whileSame = (
+  policy: CachePolicy.Complete,
+  parameters: ReadonlyArray<unknown>,
+  local: string | number | bigint
+): CachePolicy.Complete =>
+  parameters.some((value) => typeof value === "object" && value !== null)
+    ? {
+      ...policy,
+      cacheWhen: (rows) => localKey(parameters) === local && (policy.cacheWhen === undefined || policy.cacheWhen(rows))
+    }
+    : policy
 
 /** A stamp that names a dependency, rather than a shape or all rows of a table. */
 const isName = (stamp: string): boolean => !/\([^"=]*\)$/.test(stamp) || stamp.startsWith("#") || stamp.startsWith("@")

@@ -8,7 +8,7 @@ import * as Layer from "effect/Layer"
 import * as SqlClient from "effect/sql/SqlClient"
 import { connect } from "node:net"
 import * as Postgres from "../support/postgres.ts"
-import { Base, layer as clients } from "./fixture.ts"
+import { Base, fateOf, fates, layer as clients } from "./fixture.ts"
 
 /** Clients of their own over one store. */
 const over = Effect.gen(function*() {
@@ -67,4 +67,36 @@ layer(Postgres.layerServer())("Review", (it) => {
       assert.deepStrictEqual(yield* ada, [{ name: "Ada" }])
       assert.deepStrictEqual(yield* grace, [{ name: "Grace" }])
     }).pipe(Effect.provide(CacheStore.layerMemory())))
+
+  it.effect("a list that changes after its statement was compiled does not answer for others", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const byIds = (ids: ReadonlyArray<number>) =>
+        sql`SELECT id FROM users WHERE id IN ${sql.in(ids)} ORDER BY id`.pipe(QueryCache.cached())
+      const ids = [1, 2]
+      const query = byIds(ids)
+      assert.deepStrictEqual(yield* fateOf(query), ["miss", [{ id: 1 }, { id: 2 }]])
+      // What the base client sends was settled with the first run.
+      ids.push(3)
+      yield* query
+      assert.deepStrictEqual(yield* fateOf(byIds([1, 2, 3])), ["miss", [{ id: 1 }, { id: 2 }, { id: 3 }]])
+      ids[1] = 3
+      ids.pop()
+      assert.deepStrictEqual(yield* fateOf(query), ["bypass parameters", [{ id: 1 }, { id: 2 }]])
+      assert.deepStrictEqual(yield* fateOf(byIds([1, 3])), ["miss", [{ id: 1 }, { id: 3 }]])
+      assert.deepStrictEqual(yield* fates(byIds([1, 2, 3])), ["hit"])
+    }).pipe(Effect.provide(clients())))
+
+  it.effect("a parameter that changes before it is sent does not answer for others", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const seconds = (at: Date) =>
+        sql`SELECT extract(epoch FROM ${at}::timestamptz)::int AS s FROM users WHERE id = 1`.pipe(QueryCache.cached())
+      const at = new Date(0)
+      yield* Effect.all([sql`SELECT pg_sleep(0.05)`, seconds(at), Effect.sync(() => at.setTime(9000))], {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(yield* fateOf(seconds(new Date(0))), ["miss", [{ s: 0 }]])
+      assert.deepStrictEqual(yield* fates(seconds(new Date(0))), ["hit"])
+    }).pipe(Effect.provide(clients({ client: { maxConnections: 1 } }))))
 })
