@@ -147,7 +147,14 @@ export class MemoryTable {
         entry.dependencies.id === dependencies.id || this.covers(namespace, dependencies, entry.leaseClock)
       ) {
         entry.visited = true
-        return entry
+        return {
+          _tag: "Hit",
+          level: "L1",
+          value: entry.value,
+          storedAtMillis: entry.storedAtMillis,
+          dependencies: entry.dependencies,
+          lease: { epoch: this.epoch, clock: this.clock }
+        }
       } else {
         // The entry is good for those it was filled for, not for this caller.
         reason = "invalidated"

@@ -28,6 +28,7 @@ import * as Schema from "effect/Schema"
 import * as SqlClient from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import * as SqlSchema from "effect/sql/SqlSchema"
+import * as Statement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import * as Tracer from "effect/Tracer"
@@ -119,6 +120,18 @@ layer(Postgres.layerServer())("QueryCache.cached", (it) => {
           Effect.map(nameOf(sql, 1), (rows) => rows).pipe(QueryCache.cached(), QueryCache.uncached, QueryCache.cached())
         ]
       ) assert.deepStrictEqual(yield* fates(uncached), ["bypass uncached"])
+    }).pipe(Effect.provide(clients())))
+
+  it.effect("an answer that another policy keeps for longer is too old where this one says so", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const hour = nameOf(sql, 1).pipe(QueryCache.cached({ timeToLive: "1 hour" }))
+      const minute = nameOf(sql, 1).pipe(QueryCache.cached({ timeToLive: "1 minute" }))
+      assert.deepStrictEqual(yield* fates(Effect.all([hour, minute])), ["miss", "hit"])
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* fates(Effect.all([hour, minute, hour])), ["hit", "miss", "hit"])
+      yield* TestClock.adjust("30 seconds")
+      assert.deepStrictEqual(yield* fates(Effect.all([minute, hour])), ["hit", "hit"])
     }).pipe(Effect.provide(clients())))
 
   it.effect("a dashboard: one policy around several queries, one of them live", () =>
@@ -532,6 +545,21 @@ layer(Postgres.layerServer())("CacheScope", (it) => {
       assert.strictEqual(queries.filter((query) => String(query).includes("set_config")).length, 1)
       assert.deepStrictEqual(yield* fateOf(as("acme")(read)), ["miss", [1, 2]])
       assert.deepStrictEqual(yield* sql`SELECT id FROM invoices WHERE total = 1 ORDER BY id`.values, [[1], [2]])
+    }).pipe(Effect.provide(clients())))
+
+  it.effect("what applies it is not for the program's CurrentTransformer", () =>
+    Effect.gen(function*() {
+      const { as, ids, read, sql, statement } = yield* invoices
+      const seen: Array<string> = []
+      const transformed = Effect.provideService(Statement.CurrentTransformer, (statement) =>
+        Effect.sync(() => {
+          seen.push(statement.compile()[0])
+          return statement
+        }))
+      assert.deepStrictEqual(yield* as("acme")(transformed(sql.withTransaction(ids(statement)))), [1, 2])
+      assert.deepStrictEqual(yield* as("acme")(transformed(read)), [1, 2])
+      assert.deepStrictEqual(yield* as("acme")(transformed(ids(statement))), [1, 2])
+      assert.deepStrictEqual(seen, Array(3).fill("SELECT id FROM invoices ORDER BY id"))
     }).pipe(Effect.provide(clients())))
 
   it.effect("one that comes too late dies: inside a transaction, on a stream, on a reserved connection", () =>

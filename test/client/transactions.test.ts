@@ -1,7 +1,7 @@
 /** However a write or a transaction ends: what was committed is seen, and what was not is not. */
 import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Invalidator, QueryCache } from "effect-query-cache"
+import { CacheStore, Invalidator, QueryCache } from "effect-query-cache"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -536,6 +536,37 @@ layer(servers)("Transactions begun by hand", (it) => {
       assert.deepStrictEqual(yield* fateOf(query), ["miss", augusta])
       assert.deepStrictEqual(yield* fateOf(query), ["hit", augusta])
     }).pipe(Effect.provide(clients({ client: { maxConnections: 1 } }))))
+
+  it.effect("on the pool: a read that was under way when it began fills nothing that is served", () =>
+    Effect.gen(function*() {
+      const looked = yield* Deferred.make<void>()
+      const delivered = yield* Deferred.make<void>()
+      const slow = Layer.effect(
+        CacheStore.CacheStore,
+        Effect.map(CacheStore.CacheStore, (store) => ({
+          ...store,
+          lookup: (key, dependencies) => Effect.andThen(Deferred.await(looked), store.lookup(key, dependencies)),
+          invalidate: (request) => Effect.andThen(Deferred.await(delivered), store.invalidate(request))
+        }))
+      ).pipe(Layer.provide(CacheStore.layerMemory()))
+      yield* Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const query = nameOf(sql, 1).pipe(QueryCache.cached())
+        const early = yield* Effect.forkChild(query, { startImmediately: true })
+        yield* sql`BEGIN`
+        const write = yield* Effect.forkChild(sql`UPDATE users SET name = 'Mallory' WHERE id = 1`)
+        while ((yield* nameOf(sql, 1))[0].name !== "Mallory") yield* Effect.yieldNow
+        yield* Deferred.succeed(looked, undefined)
+        // On the only connection, and hence inside the transaction.
+        assert.deepStrictEqual(yield* Fiber.join(early), [{ name: "Mallory" }])
+        const rollback = yield* Effect.forkChild(sql`ROLLBACK`)
+        while ((yield* nameOf(sql, 1))[0].name !== "Ada") yield* Effect.yieldNow
+        assert.deepStrictEqual(yield* fateOf(query), ["bypass transaction", ada])
+        yield* Deferred.succeed(delivered, undefined)
+        yield* Fiber.joinAll([write, rollback])
+        assert.deepStrictEqual(yield* fateOf(query), ["miss", ada])
+      }).pipe(Effect.provide(clients({ client: { maxConnections: 1 }, store: slow })))
+    }))
 
   it.effect("on the pool, BEGIN lost with its connection: the cache goes on", () =>
     Effect.gen(function*() {
