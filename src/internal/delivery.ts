@@ -12,8 +12,9 @@
  *
  * Where step 2 fails or takes too long, the targets go to the queue. Until the
  * queue has delivered them this process serves nothing that depends on them, and
- * neither does it fill. The queue is bounded: beyond `maxGroups` groups it
- * becomes one that stands for everything, and so does the quarantine.
+ * neither does it fill. Equal targets wait once, however many writes there were.
+ * The queue is bounded: beyond `maxGroups` groups it becomes one that stands for
+ * everything, and so does the quarantine.
  *
  * A write whose outcome is unknown may become visible later. Its targets are
  * quarantined: unserved from now on, invalidated now and again at the end.

@@ -19,13 +19,14 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type * as Redis from "effect/persistence/Redis"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import * as Schedule from "effect/Schedule"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as SqlClient from "effect/sql/SqlClient"
 import * as TestClock from "effect/testing/TestClock"
 import { CacheError, StoreUnavailable } from "../../src/CacheError.ts"
@@ -237,6 +238,27 @@ describe("a store that fails on command", () => {
       }
       yield* TestClock.adjust("1 minute")
       assert.include(yield* stats, { storeErrors: 0, misses: 0 })
+    }))
+
+  it.effect("closing the layer ends what is under way, and delivers what waits", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { invalidations, mend, read, set, write } = yield* Scope.provide(scripted, scope)
+      set("invalidate", fails("invalidate"))
+      yield* write("a", 1)
+      let ended = 0
+      const hangs: FlakyStore.Fault = () => Effect.onInterrupt(Effect.never, () => Effect.sync(() => ended++))
+      set("store", hangs)
+      yield* read("b")
+      set("lookup", hangs)
+      const reading = yield* Effect.forkChild(read("c"), { startImmediately: true })
+      yield* Effect.yieldNow
+      mend()
+      const before = invalidations.length
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(ended, 2)
+      assert.isDefined(reading.pollUnsafe())
+      assert.strictEqual(invalidations.length, before + 1)
     }))
 
   it.effect("an answer that is not rows is read again", () =>
