@@ -134,7 +134,9 @@ export const makeStatements = (decoration: Decoration): {
       case "Writes":
         return transactions.write(fiber, base, form.effects.targets, form.effects.atomic)
       case "Session":
-        return inTransaction ? base : transactions.control(base, form.effects)
+        return inTransaction
+          ? transactions.controlInside(fiber, base, form.effects)
+          : transactions.control(base, form.effects)
     }
   }
 

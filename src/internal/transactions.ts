@@ -13,6 +13,7 @@
  * | COMMIT was refused by the server | nothing |
  * | anything else about COMMIT | unknown: quarantined |
  * | a savepoint rolled back | its share is dropped |
+ * | not by a success, after a COMMIT or ROLLBACK that the program sent itself | unknown: quarantined |
  *
  * A write is collected before it runs: one that is interrupted in a transaction
  * may have taken effect, and the transaction may still commit.
@@ -35,12 +36,17 @@ import * as Outcome from "./outcome.ts"
 export class Touched {
   /** The scope that was applied when the transaction began. */
   readonly scope: string
+  /** What its outermost level has touched. */
+  readonly root: Touched
+  /** Of the outermost level: the program itself has ended the transaction, so a rollback at its end decides nothing. */
+  isEnded = false
   private stamps = new Set<string>()
   private images: Array<Dependency.Image> = []
   private all = false
 
-  constructor(scope: string) {
+  constructor(scope: string, outer?: Touched) {
     this.scope = scope
+    this.root = outer === undefined ? this : outer.root
   }
 
   get isEmpty(): boolean {
@@ -174,6 +180,20 @@ export class Transactions {
     }
   }
 
+  /** Notes a COMMIT or ROLLBACK that a program sends inside `withTransaction`: what it writes from then on stays. */
+  controlInside<A, E, R>(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    run: Effect.Effect<A, E, R>,
+    session: SessionControl
+  ): Effect.Effect<A, E, R> {
+    const touched = fiber.getRef(this.current)
+    if (touched === undefined || (session.control !== "commit" && session.control !== "rollback")) return run
+    return Effect.suspend(() => {
+      touched.root.isEnded = true
+      return run
+    })
+  }
+
   /** Dies where a statement would run in another scope than the transaction it is part of. */
   checkScope(
     fiber: Fiber.Fiber<unknown, unknown>,
@@ -188,17 +208,34 @@ export class Transactions {
   readonly withTransaction = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
     Effect.withFiber((fiber) => {
       const scope = fiber.getRef(CacheScope.CurrentScope)
-      const touched = new Touched(appliedScope(scope))
       if (Context.getOrUndefined(fiber.context, this.client.transactionService) !== undefined) {
-        return this.checkScope(fiber, scope) ?? this.nested(effect, touched)
+        return this.checkScope(fiber, scope) ?? this.nested(effect, appliedScope(scope), fiber.getRef(this.current))
       }
-      return this.outermost(effect, touched, scope)
+      return this.outermost(effect, new Touched(appliedScope(scope)), scope)
     })
 
-  private nested<A, E, R>(effect: Effect.Effect<A, E, R>, touched: Touched): Effect.Effect<A, E | SqlError, R> {
-    return this.client.withTransaction(Effect.provideService(effect, this.current, touched)).pipe(
-      Effect.onExit((exit) => Exit.isSuccess(exit) && !touched.isEmpty ? this.invalidate(touched.take()) : Effect.void)
+  private nested<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    scope: string,
+    outer: Touched | undefined
+  ): Effect.Effect<A, E | SqlError, R> {
+    const touched = new Touched(scope, outer)
+    const collected = Effect.provideService(effect, this.current, touched)
+    if (outer === undefined) {
+      // In a transaction of the base client: first in line, as below, and dropped with the savepoint.
+      return this.client.withTransaction(Effect.andThen(this.client.afterCommit(this.deliver(touched)), collected))
+    }
+    return Effect.onExit(
+      this.client.withTransaction(collected),
+      (exit) =>
+        (Exit.isSuccess(exit) || touched.root.isEnded) && !touched.isEmpty
+          ? Effect.sync(() => outer.add(touched.take()))
+          : Effect.void
     )
+  }
+
+  private deliver(touched: Touched): Effect.Effect<void> {
+    return Effect.suspend(() => touched.isEmpty ? Effect.void : this.delivery.deliver(touched.take()))
   }
 
   private outermost<A, E, R>(
@@ -207,7 +244,7 @@ export class Transactions {
     scope: CacheScope.Resolved | undefined
   ): Effect.Effect<A, E | SqlError, R> {
     let ended = false
-    const deliver = Effect.suspend(() => touched.isEmpty ? Effect.void : this.delivery.deliver(touched.take()))
+    const deliver = this.deliver(touched)
     return this.client.withTransaction(
       // First in line: what the program itself registers to run after the commit may read through the cache.
       this.client.afterCommit(deliver).pipe(
@@ -223,7 +260,9 @@ export class Transactions {
       Effect.onExit((exit) => {
         if (touched.isEmpty) return Effect.void
         if (Exit.isSuccess(exit)) return deliver
-        return ended && !Outcome.refused(exit.cause) ? this.delivery.quarantine(touched.take()) : Effect.void
+        return touched.isEnded || (ended && !Outcome.refused(exit.cause))
+          ? this.delivery.quarantine(touched.take())
+          : Effect.void
       })
     )
   }
@@ -282,9 +321,15 @@ export const observeConnection = (
     } else if (effects._tag === "Session") {
       const touched = open
       switch (effects.control) {
-        case "begin":
-          open ??= new Touched("")
-          break
+        case "begin": {
+          if (touched !== undefined) break
+          const begun = open = new Touched("")
+          return (exit) =>
+            Effect.sync(() => {
+              // Refused: what is written commits by itself.
+              if (Exit.isFailure(exit) && Outcome.refused(exit.cause) && open === begun) open = undefined
+            })
+        }
         case "commit":
           open = effects.chain ? new Touched("") : undefined
           if (touched !== undefined && !touched.isEmpty) {

@@ -5,10 +5,12 @@ import { CachedSqlClient, CacheStore, QueryCache } from "effect-query-cache"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as SqlClient from "effect/sql/SqlClient"
+import * as TestClock from "effect/testing/TestClock"
 import { connect } from "node:net"
 import * as Postgres from "../support/postgres.ts"
-import { Base, fateOf, fates, layer as clients } from "./fixture.ts"
+import { Base, fateOf, fates, layer as clients, nameOf } from "./fixture.ts"
 
 /** Clients of their own over one store. */
 const over = Effect.gen(function*() {
@@ -99,4 +101,60 @@ layer(Postgres.layerServer())("Review", (it) => {
       assert.deepStrictEqual(yield* fateOf(seconds(new Date(0))), ["miss", [{ s: 0 }]])
       assert.deepStrictEqual(yield* fates(seconds(new Date(0))), ["hit"])
     }).pipe(Effect.provide(clients({ client: { maxConnections: 1 } }))))
+
+  it.effect("COMMIT and ROLLBACK by hand inside withTransaction: a failure later on takes nothing back", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const query = nameOf(sql, 1).pipe(QueryCache.cached())
+      const rename = (name: string) => sql`UPDATE users SET name = ${name} WHERE id = 1`
+      const failing = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+        Effect.exit(sql.withTransaction(Effect.andThen(effect, Effect.fail("too late"))))
+      yield* query
+      yield* failing(Effect.andThen(rename("Augusta"), sql`COMMIT`))
+      assert.deepStrictEqual(yield* fateOf(query), ["bypass unserved", [{ name: "Augusta" }]])
+      yield* TestClock.adjust("30 seconds")
+      assert.deepStrictEqual(yield* fateOf(query), ["miss", [{ name: "Augusta" }]])
+      yield* failing(Effect.andThen(sql`ROLLBACK`, rename("Byron")))
+      assert.deepStrictEqual(yield* fateOf(query), ["bypass unserved", [{ name: "Byron" }]])
+      yield* TestClock.adjust("30 seconds")
+      yield* query
+      yield* failing(Effect.exit(sql.withTransaction(failing(Effect.andThen(rename("Lovelace"), sql`COMMIT`)))))
+      assert.deepStrictEqual(yield* query, [{ name: "Lovelace" }])
+      // That nothing but such an end is taken for one.
+      yield* TestClock.adjust("30 seconds")
+      yield* query
+      yield* failing(Effect.andThen(rename("Mallory"), sql`SAVEPOINT mine`))
+      assert.deepStrictEqual(yield* fateOf(query), ["hit", [{ name: "Lovelace" }]])
+    }).pipe(Effect.provide(clients()), Effect.provide(Logger.layer([]))))
+
+  it.effect("a transaction inside one of the base client: what runs after the commit reads what was written", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const base = yield* Base
+      const query = nameOf(sql, 1).pipe(QueryCache.cached())
+      const rename = (name: string) => sql`UPDATE users SET name = ${name} WHERE id = 1`
+      yield* query
+      const seen: Array<unknown> = []
+      const look = sql.afterCommit(Effect.orDie(Effect.tap(query, (rows) => Effect.sync(() => seen.push(rows)))))
+      yield* base.withTransaction(sql.withTransaction(Effect.andThen(look, rename("Augusta"))))
+      assert.deepStrictEqual(seen, [[{ name: "Augusta" }]])
+      yield* base.withTransaction(
+        Effect.exit(sql.withTransaction(Effect.andThen(rename("Mallory"), Effect.fail("no"))))
+      )
+      assert.deepStrictEqual(yield* fateOf(query), ["hit", [{ name: "Augusta" }]])
+    }).pipe(Effect.provide(clients())))
+
+  it.effect("a BEGIN that is refused on a reserved connection begins nothing", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const query = nameOf(sql, 1).pipe(QueryCache.cached())
+      yield* query
+      yield* Effect.scoped(Effect.gen(function*() {
+        const connection = yield* sql.reserve
+        // The driver cannot encode it, so nothing is sent.
+        yield* Effect.flip(connection.executeUnprepared("BEGIN", [{}], undefined))
+        yield* connection.executeUnprepared("UPDATE users SET name = 'Augusta' WHERE id = 1", [], undefined)
+      }))
+      assert.deepStrictEqual(yield* query, [{ name: "Augusta" }])
+    }).pipe(Effect.provide(clients())))
 })
