@@ -74,6 +74,10 @@ export const CurrentScope: Context.Reference<Resolved | undefined> = Context.Ref
  * else: provide the scope around `withTransaction`. Streams and connections from
  * `reserve` die in a scope that would have to be applied, for the same reason.
  *
+ * A `RequestResolver` runs a batch with the services of its first request. Where
+ * requests of several scopes can meet in a batch, one scope's query answers the
+ * others: build such a resolver per scope.
+ *
  * **Example** (A tenant under row-level security)
  *
  * ```ts
