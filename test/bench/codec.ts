@@ -4,7 +4,7 @@
  */
 import { rowCodec } from "../../src/internal/rowCodec.ts"
 import { StoredRows } from "../../src/internal/rows.ts"
-import { compare, isMain, keep, report, type Result, seeded } from "./harness.ts"
+import { compare, keep, type Result, seeded, start } from "./harness.ts"
 
 const statuses = ["active", "pending", "shipped", "cancelled"]
 
@@ -53,10 +53,7 @@ const targets: Record<number, { readonly bytes?: number; readonly time?: number 
 
 export const run = async (): Promise<ReadonlyArray<Result>> => {
   const results: Array<Result> = []
-  const result = (name: string, ratio: number, target: number | undefined) => {
-    if (target !== undefined) results.push({ name, ratio, target })
-    else console.log(`${name}: ${ratio.toFixed(2)}`)
-  }
+  const result = (name: string, ratio: number, target: number | undefined) => results.push({ name, ratio, target })
   for (const count of [1, 20, 100, 1000]) {
     const rows = mixedRows(count)
     const safe = jsonSafe(rows)
@@ -106,4 +103,4 @@ const repeat = (work: (i: number) => unknown) => (times: number): void => {
 
 const bytesOf = (text: string): number => Buffer.byteLength(text)
 
-if (isMain(import.meta)) report(await run())
+await start(import.meta, run)

@@ -12,22 +12,29 @@ export interface Case {
   readonly operations?: number
   /** How many times a sample runs it. By default as often as fills `sampleMillis`. */
   readonly times?: number
+  /** What makes ready for a sample, and is not measured. Wants `times`. */
+  readonly before?: () => Promise<void>
 }
 
 export interface Options {
-  /** How many samples each case gives. Defaults to 11. */
+  /** How many samples each case gives. Defaults to 31. */
   readonly samples?: number
-  /** How long a sample takes. Defaults to 40. */
+  /**
+   * How long a sample takes. Defaults to 12: short, so that what else the machine
+   * does falls between samples, and few are spoilt.
+   */
   readonly sampleMillis?: number
   /** Whether a table is printed. Defaults to true. */
   readonly print?: boolean
 }
 
-/** A figure that a bench stands by: `ratio` is to be at most `target`. */
+/** A figure: a ratio or a count, which is to be at most `target`. Without a target it is only told. */
 export interface Result {
   readonly name: string
   readonly ratio: number
-  readonly target: number
+  readonly target?: number | undefined
+  /** What the figure means in time or bytes, on this machine. */
+  readonly note?: string | undefined
 }
 
 /** What a comparison found. */
@@ -42,12 +49,12 @@ export interface Comparison {
 export const compare = async (
   title: string,
   cases: ReadonlyArray<Case>,
-  { print = true, sampleMillis = 40, samples = 11 }: Options = {}
+  { print = true, sampleMillis = 12, samples = 31 }: Options = {}
 ): Promise<Comparison> => {
-  const measured = await Promise.all(cases.map((subject) => ({ subject, times: 0, nanos: [] as Array<number> })))
+  const measured = cases.map((subject) => ({ subject, times: 0, nanos: [] as Array<number> }))
   for (const one of measured) {
     one.times = one.subject.times ?? await calibrate(one.subject, sampleMillis)
-    for (let i = 0; i < 3; i++) await one.subject.run(one.times)
+    for (let i = 0; i < 3; i++) await time(one.subject, one.times)
   }
   for (let sample = 0; sample < samples; sample++) {
     for (const one of shuffled(measured)) {
@@ -69,26 +76,86 @@ export const compare = async (
     }
   }
   if (print) {
-    console.log(`\n## ${title}`)
+    say(`\n## ${title}`)
     for (const { name } of cases) {
       const fastest = Math.min(...samplesOf(name))
       const factor = comparison.ratio(name, cases[0]!.name).toFixed(2)
-      console.log(`${name.padEnd(48)} ${duration(comparison.nanos(name))}  min ${duration(fastest)}  x${factor}`)
+      say(`${name.padEnd(48)} ${column(comparison.nanos(name))}  min ${column(fastest)}  x${factor}`)
     }
   }
   return comparison
 }
 
-/** Prints results beside their targets. */
-export const report = (results: ReadonlyArray<Result>): void => {
-  console.log()
-  for (const { name, ratio, target } of results) {
-    console.log(`${ratio <= target ? "ok  " : "MISS"} ${name.padEnd(62)} ${ratio.toFixed(3)}  at most ${target}`)
-  }
+/** What is told on the way: not among the results, which alone go to the standard output. */
+export const say = (line: string): void => console.error(line)
+
+/** Runs a bench if its module is the program that was started. With `--json` the results are printed as JSON. */
+export const start = async (meta: ImportMeta, run: () => Promise<ReadonlyArray<Result>>): Promise<void> => {
+  if (!isMain(meta)) return
+  const results = await run()
+  console.log(process.argv.includes("--json") ? JSON.stringify(results) : table(results))
 }
+
+/** Prints results beside their targets. */
+export const report = (results: ReadonlyArray<Result>): void => console.log(table(results))
+
+/** Results beside their targets, as a table. */
+export const table = (results: ReadonlyArray<Result>): string => {
+  const rows = results.map(({ name, note, ratio, target }) => [
+    name,
+    figure(ratio),
+    target === undefined ? "" : `at most ${figure(target)}`,
+    target === undefined ? "" : ratio <= target ? "ok" : "MISS",
+    note ?? ""
+  ])
+  const widths = ["Figure", "Here", "Target", "", ""].map((head, i) =>
+    Math.max(head.length, ...rows.map((row) => row[i]!.length))
+  )
+  const line = (cells: ReadonlyArray<string>): string =>
+    cells.map((cell, i) => i === 1 ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)).join("  ").trimEnd()
+  return [
+    line(["Figure", "Here", "Target", "", ""]),
+    widths.map((width) => "-".repeat(width)).join("  "),
+    ...rows.map(line)
+  ].join("\n")
+}
+
+const figure = (ratio: number): string =>
+  Number.isInteger(ratio)
+    ? String(ratio)
+    : ratio < 0.1
+    ? ratio.toPrecision(2)
+    : ratio < 100
+    ? ratio.toFixed(2)
+    : ratio.toFixed(0)
 
 /** Whether a module is the program that was started, rather than imported by one. */
 export const isMain = (meta: ImportMeta): boolean => meta.filename === process.argv[1]
+
+/** Indices below `size` as popular things are asked for, in an order that a seed determines. */
+export const zipf = (size: number, count: number, exponent = 0.99, seed = 1): Int32Array => {
+  const random = seeded(seed)
+  const sums = new Float64Array(size)
+  let sum = 0
+  for (let i = 0; i < size; i++) sums[i] = sum += (i + 1) ** -exponent
+  // The popular ones lie anywhere.
+  const places = Int32Array.from({ length: size }, (_, i) => i)
+  for (let i = size - 1; i > 0; i--) {
+    const j = Math.floor(random() * (i + 1))
+    ;[places[i], places[j]] = [places[j]!, places[i]!]
+  }
+  return Int32Array.from({ length: count }, () => {
+    const wanted = random() * sum
+    let low = 0
+    let high = size - 1
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (sums[middle]! < wanted) low = middle + 1
+      else high = middle
+    }
+    return places[low]!
+  })
+}
 
 /** Numbers from 0 to 1 that a seed determines (mulberry32). */
 export const seeded = (seed: number) => {
@@ -108,6 +175,7 @@ export const keep = (value: unknown): void => {
 export let kept: unknown
 
 const time = async (subject: Case, times: number): Promise<number> => {
+  await subject.before?.()
   const start = performance.now()
   const running = subject.run(times)
   // Awaiting what is no promise would add its own cost to short samples.
@@ -133,10 +201,12 @@ const shuffled = <A>(items: ReadonlyArray<A>): Array<A> => {
   return out
 }
 
-const duration = (nanos: number): string =>
-  (nanos < 1e4
+/** Nanoseconds for people. */
+export const duration = (nanos: number): string =>
+  nanos < 1e4
     ? `${nanos.toFixed(0)} ns`
     : nanos < 1e7
     ? `${(nanos / 1e3).toFixed(1)} µs`
-    : `${(nanos / 1e6).toFixed(1)} ms`)
-    .padStart(10)
+    : `${(nanos / 1e6).toFixed(1)} ms`
+
+const column = (nanos: number): string => duration(nanos).padStart(10)

@@ -12,7 +12,7 @@ import * as SqlSchema from "effect/sql/SqlSchema"
 import * as CachedSqlClient from "../../src/CachedSqlClient.ts"
 import * as CacheStore from "../../src/CacheStore.ts"
 import * as QueryCache from "../../src/QueryCache.ts"
-import { compare, isMain, report, type Result } from "./harness.ts"
+import { compare, type Result, start } from "./harness.ts"
 import * as Stub from "./stub.ts"
 
 type Sql = SqlClient.SqlClient
@@ -22,8 +22,11 @@ const rows = [{ id: 1, name: "Ada", email: "ada@example.com", age: 36 }]
 const one = (sql: Sql, i: number) => sql`select * from users where id = ${(i % 1000) + 1}`
 const text = (sql: Sql, i: number) => sql`select * from users where email = ${`user${i % 1000}@example.com`}`
 const three = (sql: Sql, i: number) =>
-  sql`select id, name, email, age from users where status = ${"active"} and org_id = ${(i % 1000) + 1} and deleted = ${false} order by name limit 20`
-const list = (sql: Sql, i: number) => sql`select * from users where id in ${sql.in([i % 100, 2, 3, 4])} and org = ${i % 10}`
+  sql`select id, name, email, age from users where status = ${"active"} and org_id = ${
+    (i % 1000) + 1
+  } and deleted = ${false} order by name limit 20`
+const list = (sql: Sql, i: number) =>
+  sql`select * from users where id in ${sql.in([i % 100, 2, 3, 4])} and org = ${i % 10}`
 const and = (sql: Sql, i: number) =>
   sql`select * from ${sql("users")} where ${sql.and([sql`a = ${i % 100}`, sql`b = ${2}`])}`
 
@@ -57,7 +60,11 @@ export const run = async (): Promise<ReadonlyArray<Result>> => {
   const cached = QueryCache.cached({ timeToLive: "1 hour" })
 
   const results: Array<Result> = []
-  const ratios = async (title: string, target: number, statement: (sql: Sql, i: number) => Effect.Effect<unknown, any>) => {
+  const ratios = async (
+    title: string,
+    target: number,
+    statement: (sql: Sql, i: number) => Effect.Effect<unknown, any>
+  ) => {
     const comparison = await compare(title, [
       { name: "stub statement", run: repeat((i) => statement(base, i)) },
       { name: "hit", run: repeat((i) => cached(statement(sql, i))) },
@@ -78,11 +85,15 @@ export const run = async (): Promise<ReadonlyArray<Result>> => {
   await ratios("sql.in", 0.45, list)
   await ratios("identifier and sql.and", 0.45, and)
   const [findBase, findCached] = [find(base), find(sql)]
-  await ratios("SqlSchema.findAll", 0.6, (client, i) => client === base ? findBase((i % 1000) + 1) : findCached((i % 1000) + 1))
+  await ratios(
+    "SqlSchema.findAll",
+    0.6,
+    (client, i) => client === base ? findBase((i % 1000) + 1) : findCached((i % 1000) + 1)
+  )
   await Effect.runPromise(Scope.close(scope, Exit.void))
   return results
 }
 
 class Base extends Context.Service<Base, PgClient.PgClient>()("Base") {}
 
-if (isMain(import.meta)) report(await run())
+await start(import.meta, run)
