@@ -36,11 +36,11 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { InvalidOptionError } from "./CacheError.ts"
 import * as Dependency from "./Dependency.ts"
-import * as Memo from "./internal/analysis/memo.ts"
 import * as Parser from "./internal/analysis/parser.ts"
 import * as Statement from "./internal/analysis/statement.ts"
 import * as Text from "./internal/analysis/text.ts"
-import type { Declared } from "./internal/analysis/walk.ts"
+import type { Declared, ObjectionCode } from "./internal/analysis/walk.ts"
+import * as Memo from "./internal/memo.ts"
 import * as Options from "./internal/options.ts"
 
 /**
@@ -190,16 +190,7 @@ export interface Refused {
  * @since 0.1.0
  */
 export type RefusalCode =
-  | "volatile-function"
-  | "unknown-function"
-  | "unknown-operator"
-  | "dynamic-query"
-  | "session-dependent"
-  | "system-catalog"
-  | "system-column"
-  | "temporary-table"
-  | "locking-clause"
-  | "tablesample"
+  | ObjectionCode
   | "not-a-query"
   | "several-statements"
   | "empty"

@@ -1,8 +1,8 @@
 import * as FastCheck from "fast-check"
 import { describe, expect, it } from "vitest"
-import * as Memo from "../../src/internal/analysis/memo.ts"
+import * as Memo from "../../src/internal/memo.ts"
 
-describe("the memo of analyses", () => {
+describe("a memo", () => {
   it("holds no more entries and bytes than allowed, and what was used within half of that", () => {
     const texts = FastCheck.array(FastCheck.nat({ max: 30 }).map((n) => String.fromCharCode(97 + n).repeat(n + 1)))
     FastCheck.assert(FastCheck.property(
