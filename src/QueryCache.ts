@@ -364,7 +364,7 @@ export const make = (options: {
     if (
       hit === undefined ||
       (hit.dependencies !== read.dependencies && hit.dependencies?.id !== read.dependencies.id) ||
-      nowMillis - hit.storedAtMillis >= read.policy.timeToLiveMillis
+      !isYoung(nowMillis - hit.storedAtMillis, read.policy)
     ) return undefined
     tally.hitL1()
     return hit
@@ -382,7 +382,7 @@ export const make = (options: {
             value: stored,
             dependencies: read.dependencies,
             timeToLiveMillis: read.policy.timeToLiveMillis,
-            bytes: stored.bytes
+            bytes: stored.bytes + bytesOf(read.key.local)
           }, lease),
         options.lookupTimeoutMillis
       )),
@@ -419,7 +419,7 @@ export const make = (options: {
             reason = found.value.reason
           } else {
             const age = now - found.value.storedAtMillis
-            if (age < read.policy.timeToLiveMillis && found.value.value instanceof StoredRows) {
+            if (isYoung(age, read.policy) && found.value.value instanceof StoredRows) {
               return settle(
                 Exit.succeed(new Landing(found.value.value, undefined, found.value.level, age, undefined)),
                 false
@@ -449,6 +449,8 @@ export const make = (options: {
     )
     return Effect.flatMap(landed, (landing): Effect.Effect<Answer, E> => {
       if (landing.level !== undefined) {
+        // Young enough for whose flight it was. Nobody joins that one any more.
+        if (!isYoung(landing.ageMillis, read.policy)) return fetch(read)
         if (landing.level === "L2") tally.hitL2()
         else tally.hitL1()
         return Effect.succeed(answer(landing, "hit", read.policy))
@@ -490,6 +492,13 @@ export const rowsOf = (hit: CacheStore.Hit, policy: CachePolicy.Complete): Reado
   const stored = hit.value as StoredRows
   return policy.rows === "frozen" ? stored.frozen() : stored.copy()
 }
+
+/** An answer from the future was stored before somebody set the clock back: nobody knows how old it is. */
+const isYoung = (ageMillis: number, policy: CachePolicy.Complete): boolean =>
+  ageMillis >= 0 && ageMillis < policy.timeToLiveMillis
+
+/** What a key takes of a store in this process: its parameters may be larger than the rows. */
+const bytesOf = (local: CacheStore.CacheKey["local"]): number => typeof local === "string" ? local.length * 2 : 8
 
 /** What a flight brought home, shared by all who waited for it. */
 class Landing {

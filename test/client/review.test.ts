@@ -3,6 +3,7 @@ import type { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
 import { CachedSqlClient, CacheStore, QueryCache } from "effect-query-cache"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
@@ -20,6 +21,18 @@ const over = Effect.gen(function*() {
       local: true
     })
 })
+
+/** A store that answers no read at once, as one across a network. */
+const remote = Layer.effect(
+  CacheStore.CacheStore,
+  Effect.map(CacheStore.CacheStore, (store) =>
+    CacheStore.CacheStore.of({
+      ...store,
+      peek: () => undefined,
+      lookup: (key, dependencies) =>
+        Effect.andThen(Effect.promise(() => Promise.resolve()), store.lookup(key, dependencies))
+    }))
+).pipe(Layer.provide(CacheStore.layerMemory()))
 
 layer(Postgres.layerServer())("Review", (it) => {
   it.effect("clients that transform rows differently share a store, not their rows", () =>
@@ -157,4 +170,34 @@ layer(Postgres.layerServer())("Review", (it) => {
       }))
       assert.deepStrictEqual(yield* query, [{ name: "Augusta" }])
     }).pipe(Effect.provide(clients())))
+
+  it.effect("who joins a flight gets nothing older than its own time to live", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const query = (timeToLive: Duration.Input) => nameOf(sql, 1).pipe(QueryCache.cached({ timeToLive }))
+      yield* query("1 hour")
+      yield* TestClock.adjust("5 minutes")
+      const both = yield* Effect.all([fates(query("1 hour")), fates(query("1 minute"))], { concurrency: "unbounded" })
+      assert.deepStrictEqual(both, [["hit"], ["miss"]])
+    }).pipe(Effect.provide(clients({ store: remote }))))
+
+  it.effect("a clock that is set back makes no answer live longer", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const query = nameOf(sql, 1).pipe(QueryCache.cached())
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(yield* fates(Effect.andThen(query, query)), ["miss", "hit"])
+      yield* TestClock.setTime(0)
+      assert.deepStrictEqual(yield* fates(Effect.andThen(query, query)), ["miss", "hit"])
+    }).pipe(Effect.provide(clients())))
+
+  it.effect("large parameters count as what their entry takes", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const length = (text: string) =>
+        sql`SELECT length(${text}) AS n FROM users WHERE id = 1`.pipe(QueryCache.cached())
+      assert.deepStrictEqual(yield* fates(Effect.andThen(length("short"), length("short"))), ["miss", "hit"])
+      const long = length("x".repeat(100_000))
+      assert.deepStrictEqual(yield* fates(Effect.andThen(long, long)), ["miss", "miss"])
+    }).pipe(Effect.provide(clients({ store: CacheStore.layerMemory({ maxBytes: 100_000 }) }))))
 })
