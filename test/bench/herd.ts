@@ -1,0 +1,45 @@
+// A herd: many ask the same thing at the same moment, and nothing is cached yet. How often is the database asked?
+import { PgClient } from "@effect/sql-pg"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as SqlClient from "effect/sql/SqlClient"
+import * as CachedSqlClient from "../../src/CachedSqlClient.ts"
+import * as CacheStore from "../../src/CacheStore.ts"
+import * as QueryCache from "../../src/QueryCache.ts"
+import * as Pglite from "../support/pglite.ts"
+import { duration, type Result, start } from "./harness.ts"
+
+const size = 1_000
+
+// The database's own count of the scans of a table: each query below is one.
+const scans = Effect.fnUntraced(function*(sql: SqlClient.SqlClient) {
+  yield* sql`SELECT pg_stat_force_next_flush()`
+  const [row] = yield* sql<{ scans: string }>`SELECT seq_scan AS scans FROM pg_stat_user_tables WHERE relname = 'herd'`
+  return Number(row!.scans)
+})
+
+const ask = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, policy: ReturnType<typeof QueryCache.cached>) {
+  const query = sql`SELECT count(*) AS n, sum(id) AS total FROM herd`
+  const before = yield* scans(sql)
+  const started = performance.now()
+  yield* Effect.all(Array.from({ length: size }, () => policy(query)), { concurrency: "unbounded" })
+  const millis = performance.now() - started
+  return { queries: (yield* scans(sql)) - before, millis }
+})
+
+export const run = (): Promise<ReadonlyArray<Result>> =>
+  Effect.gen(function*() {
+    const sql = yield* PgClient.PgClient
+    yield* sql`CREATE TABLE herd AS SELECT generate_series(1, 1000) AS id`
+    const without = yield* ask(sql, QueryCache.uncached as any)
+    const herd = yield* ask(sql, QueryCache.cached())
+    if (without.queries !== size) throw new Error(`the database counted ${without.queries} of ${size} queries`)
+    const name = `database queries for ${size.toLocaleString("en")} identical misses at once`
+    const note = `${duration(herd.millis * 1e6)}, without the cache ${duration(without.millis * 1e6)}`
+    return [{ name, ratio: herd.queries, target: 1, note }]
+  }).pipe(
+    Effect.provide(CachedSqlClient.layer().pipe(Layer.provide([CacheStore.layerMemory(), Pglite.layer()]))),
+    Effect.runPromise
+  )
+
+await start(import.meta, run)
