@@ -3,7 +3,7 @@
  * client that it decorates.
  */
 import { PgClient } from "@effect/sql-pg"
-import { CachedSqlClient, CacheStore, QueryCache } from "effect-query-cache"
+import { CachedSqlClient, CacheStore, Fingerprinter, QueryAnalyzer, QueryCache } from "effect-query-cache"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -20,13 +20,24 @@ export interface Options<R = never> {
   readonly store?: Layer.Layer<CacheStore.CacheStore, never, R>
 }
 
+// The parser takes longer to load than all the rest: once per file.
+const analyzer = Layer.effect(
+  QueryAnalyzer.QueryAnalyzer,
+  Effect.runSync(Effect.cached(Effect.scoped(
+    Effect.map(Layer.build(QueryAnalyzer.layer()), (context) => Context.get(context, QueryAnalyzer.QueryAnalyzer))
+  )))
+)
+
 /** New tables and an empty cache, on the server in the context. */
 export const layer = <R = never>(options: Options<R> = {}) =>
-  Layer.merge(CachedSqlClient.layer(options.cache), Layer.effect(Base, Effect.tap(PgClient.PgClient, tables))).pipe(
-    Layer.provideMerge<R, never, CacheStore.CacheStore>(options.store ?? CacheStore.layerMemory()),
-    Layer.provide(Postgres.layerClient(options.client)),
-    Layer.provideMerge(Reactivity.layer)
-  )
+  Layer.merge(CachedSqlClient.layerNoDeps(options.cache), Layer.effect(Base, Effect.tap(PgClient.PgClient, tables)))
+    .pipe(
+      Layer.provideMerge<R, never, CacheStore.CacheStore>(options.store ?? CacheStore.layerMemory()),
+      Layer.provide(Postgres.layerClient(options.client)),
+      Layer.provideMerge(Fingerprinter.layer),
+      Layer.provide(analyzer),
+      Layer.provideMerge(Reactivity.layer)
+    )
 
 const tables = (sql: SqlClient.SqlClient) =>
   sql.unsafe(`DO $$ BEGIN
