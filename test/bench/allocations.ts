@@ -55,7 +55,10 @@ const measure = async (): Promise<ReadonlyArray<Result>> => {
   for (
     const [name, body] of [
       ["one number", (i: number) => sql`select * from users where id = ${i % 1000}`],
-      ["three scalars", (i: number) => sql`select * from users where id = ${i % 1000} and s = ${"active"} and d = ${false}`]
+      [
+        "three scalars",
+        (i: number) => sql`select * from users where id = ${i % 1000} and s = ${"active"} and d = ${false}`
+      ]
     ] as const
   ) {
     const hit = await bytesOf((i) => cached(body(i)))

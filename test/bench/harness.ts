@@ -108,14 +108,13 @@ export const table = (results: ReadonlyArray<Result>): string => {
     target === undefined ? "" : ratio <= target ? "ok" : "MISS",
     note ?? ""
   ])
-  const widths = ["Figure", "Here", "Target", "", ""].map((head, i) =>
-    Math.max(head.length, ...rows.map((row) => row[i]!.length))
-  )
+  const heads = ["Figure", "Here", "Target", "", ""]
+  const widths = heads.map((head, i) => Math.max(head.length, ...rows.map((row) => row[i]!.length)))
   const line = (cells: ReadonlyArray<string>): string =>
     cells.map((cell, i) => i === 1 ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)).join("  ").trimEnd()
   return [
-    line(["Figure", "Here", "Target", "", ""]),
-    widths.map((width) => "-".repeat(width)).join("  "),
+    line(heads),
+    line(heads.map((head, i) => head === "" ? "" : "-".repeat(widths[i]!))),
     ...rows.map(line)
   ].join("\n")
 }

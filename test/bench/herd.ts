@@ -18,7 +18,9 @@ const scans = Effect.fnUntraced(function*(sql: SqlClient.SqlClient) {
   return Number(row!.scans)
 })
 
-const ask = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, policy: ReturnType<typeof QueryCache.cached>) {
+type Policy = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+const ask = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, policy: Policy) {
   const query = sql`SELECT count(*) AS n, sum(id) AS total FROM herd`
   const before = yield* scans(sql)
   const started = performance.now()
@@ -31,7 +33,7 @@ export const run = (): Promise<ReadonlyArray<Result>> =>
   Effect.gen(function*() {
     const sql = yield* PgClient.PgClient
     yield* sql`CREATE TABLE herd AS SELECT generate_series(1, 1000) AS id`
-    const without = yield* ask(sql, QueryCache.uncached as any)
+    const without = yield* ask(sql, QueryCache.uncached)
     const herd = yield* ask(sql, QueryCache.cached())
     if (without.queries !== size) throw new Error(`the database counted ${without.queries} of ${size} queries`)
     const name = `database queries for ${size.toLocaleString("en")} identical misses at once`
