@@ -74,9 +74,10 @@ export const CurrentScope: Context.Reference<Resolved | undefined> = Context.Ref
  * else: provide the scope around `withTransaction`. Streams and connections from
  * `reserve` die in a scope that would have to be applied, for the same reason.
  *
- * A `RequestResolver` runs a batch with the services of its first request. Where
- * requests of several scopes can meet in a batch, one scope's query answers the
- * others: build such a resolver per scope.
+ * A `RequestResolver` runs a batch with the services of its first request. Those
+ * of `SqlResolver` keep scopes apart. Where requests of several scopes can meet
+ * in a batch of another, one scope's query answers the others: group it by
+ * {@link CurrentScope}, or build it per scope.
  *
  * **Example** (A tenant under row-level security)
  *
@@ -100,9 +101,42 @@ export const provide: {
   <A, E, R>(self: Effect.Effect<A, E, R>, scope: CacheScope): Effect.Effect<A, E, R>
 } = ((...args: [scope: CacheScope] | [self: Effect.Effect<any, any, any>, scope: CacheScope]): any => {
   // Checked where it is given, once.
-  const apply = Effect.provideService(CurrentScope, resolve(args.length === 1 ? args[0] : args[1]))
+  const scope = resolve(args.length === 1 ? args[0] : args[1])
+  const apply = Effect.updateContext((context: Context.Context<any>): Context.Context<any> =>
+    Context.add(inBatchOf(scope, context), CurrentScope, scope)
+  )
   return args.length === 1 ? apply : apply(args[0])
 }) as any
+
+// `SqlResolver` batches what the requests of one transaction ask, whoever they are, and runs it in the context of the
+// first: one tenant's query would answer another's request. It finds the transaction through this reference of Effect's
+// (effect/src/internal/sql.ts), so outside a transaction a scope passes for one. A transaction begun in the scope
+// takes its place, and one that is open already is not hidden.
+const CurrentTransactionService = Context.Reference<Context.Key<any, object> | undefined>(
+  "effect/sql/CurrentTransactionService",
+  { defaultValue: () => undefined }
+)
+
+class Batch extends Context.Service<Batch, object>()("effect-query-cache/CacheScope/Batch") {}
+
+const inBatchOf = (scope: Resolved, context: Context.Context<any>): Context.Context<any> => {
+  const current = Context.get(context, CurrentTransactionService)
+  return current !== undefined && current !== Batch && Context.getOrUndefined(context, current) !== undefined
+    ? context
+    : context.pipe(Context.add(Batch, batchOf(scope.key)), Context.add(CurrentTransactionService, Batch))
+}
+
+const batches = new Map<string, object>()
+
+// Equal scopes share a batch. Forgetting one, since tenants have no end, only parts a batch in two.
+const batchOf = (key: string): object => {
+  let batch = batches.get(key)
+  if (batch === undefined) {
+    if (batches.size >= 1000) batches.clear()
+    batches.set(key, batch = { key })
+  }
+  return batch
+}
 
 const owner = "CacheScope.provide"
 

@@ -1,13 +1,17 @@
 /** Ways in which the cache was once made to give a wrong answer, each of them closed. */
 import type { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { CachedSqlClient, CacheStore, QueryCache } from "effect-query-cache"
+import { CachedSqlClient, CacheScope, CacheStore, QueryCache } from "effect-query-cache"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Schema from "effect/Schema"
 import * as SqlClient from "effect/sql/SqlClient"
+import * as SqlResolver from "effect/sql/SqlResolver"
 import * as TestClock from "effect/testing/TestClock"
 import { connect } from "node:net"
 import * as Postgres from "../support/postgres.ts"
@@ -200,4 +204,50 @@ layer(Postgres.layerServer())("Review", (it) => {
       const long = length("x".repeat(100_000))
       assert.deepStrictEqual(yield* fates(Effect.andThen(long, long)), ["miss", "miss"])
     }).pipe(Effect.provide(clients({ store: CacheStore.layerMemory({ maxBytes: 100_000 }) }))))
+
+  it.effect("SqlResolver puts requests of one scope into a batch, and no others", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      yield* sql`CREATE VIEW mine AS SELECT id, current_setting('app.tenant') AS tenant FROM users`
+      const byId = SqlResolver.findById({
+        Id: Schema.Int,
+        Result: Schema.Struct({ id: Schema.Int, tenant: Schema.String }),
+        ResultId: (row) => row.id,
+        execute: (ids) => sql`SELECT id, tenant FROM mine WHERE ${sql.in("id", ids)}`
+      })
+      const ask = SqlResolver.request(byId)
+      const of = (tenant: string) => CacheScope.provide({ settings: { "app.tenant": tenant } })
+      const all = Effect.all([ask(1).pipe(of("acme")), ask(2).pipe(of("umbrella")), ask(3).pipe(of("acme"))], {
+        concurrency: "unbounded"
+      })
+      const [queries, rows] = yield* QueryCache.withInfo(all.pipe(QueryCache.cached()))
+      assert.deepStrictEqual(rows.map((row) => row.tenant), ["acme", "umbrella", "acme"])
+      assert.strictEqual(queries.length, 2)
+      // A transaction is a batch of its own, in a scope as outside of one, and not hidden by a scope within.
+      const inside = yield* Effect.all([
+        sql.withTransaction(Effect.andThen(sql`UPDATE users SET id = 7 WHERE id = 3`, Effect.exit(ask(7)))),
+        ask(2)
+      ], { concurrency: "unbounded" }).pipe(of("acme"))
+      assert.deepStrictEqual(inside[0], Exit.succeed({ id: 7, tenant: "acme" }))
+      const byName = SqlResolver.findById({
+        Id: Schema.Int,
+        Result: Schema.Struct({ id: Schema.Int, name: Schema.String }),
+        ResultId: (row) => row.id,
+        execute: (ids) => sql`SELECT id, name FROM users WHERE ${sql.in("id", ids)}`
+      })
+      // As where a program keeps its client to itself: the resolver knows the innermost transaction alone.
+      const asTenant = SqlResolver.request(byName)(2).pipe(
+        CacheScope.provide({ tenant: "acme" }),
+        Effect.updateContext((context: Context.Context<never>) => Context.omit(SqlClient.SqlClient)(context as any))
+      )
+      const renamed = yield* Deferred.make<void>()
+      const rename = sql`UPDATE users SET name = 'Hopper' WHERE id = 2`.pipe(
+        Effect.andThen(Deferred.succeed(renamed, undefined))
+      )
+      const [written, other] = yield* Effect.all([
+        Effect.flip(sql.withTransaction(Effect.flatMap(Effect.andThen(rename, asTenant), Effect.fail))),
+        Effect.andThen(Deferred.await(renamed), asTenant)
+      ], { concurrency: "unbounded" })
+      assert.deepStrictEqual([written, other], [{ id: 2, name: "Hopper" }, { id: 2, name: "Grace" }])
+    }).pipe(Effect.provide(clients())))
 })
