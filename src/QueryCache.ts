@@ -224,8 +224,9 @@ export const withInfo = <A, E, R>(
  *
  * **Details**
  *
- * `policy` is the one `cached` would be given; scope, transaction and what is not
- * served for the moment are taken from where it runs.
+ * A statement that `cached` or the strategy `"all"` has no part in is judged as if
+ * `cached(policy)` stood around it. Scope, transaction, transformer, `uncached` and
+ * what is not served for the moment are taken from where it runs.
  *
  * **Example** (Why is it not cached?)
  *
@@ -248,15 +249,22 @@ export const explain = (
   statement: Effect.Effect<any, any, any>,
   policy?: CachePolicy.CachePolicy
 ): Effect.Effect<Explanation> => {
-  const resolved = CachePolicy.resolve(policy ?? {})
-  return Effect.withFiber((fiber) => {
-    const ask = (statement as any)[ExplainTypeId]
-    return Effect.succeed(
-      ask === undefined
-        ? { sql: undefined, verdict: "bypass", reason: "undecorated", fingerprint: undefined, dependencies: [] }
-        : ask.call(statement, fiber, resolved)
-    )
-  })
+  let own = policy === undefined ? undefined : CachePolicy.resolve(policy)
+  let inner: any = statement
+  while (inner instanceof Cached) {
+    own = own === undefined ? inner.policy : CachePolicy.merge(own, inner.policy)
+    inner = inner.self
+  }
+  return Effect.withFiber((fiber) =>
+    inner[ExplainTypeId]?.(fiber, own) ??
+      Effect.succeed({
+        sql: undefined,
+        verdict: "bypass",
+        reason: "undecorated",
+        fingerprint: undefined,
+        dependencies: []
+      })
+  )
 }
 
 /**
@@ -272,7 +280,8 @@ export interface Explanation {
   /**
    * Why it would bypass the cache: a `QueryAnalyzer.RefusalCode`, or `not-a-read`,
    * `time-dependent`, `effect-table` (these two under the strategy `"all"`),
-   * `transaction`, `unserved`, `parameters`, `raw`, `noop`, `undecorated`.
+   * `uncached`, `transaction`, `unserved`, `parameters`, `raw`, `noop`,
+   * `undecorated`. Of a `write`: the code under which it may have written anything.
    */
   readonly reason: string | undefined
   readonly fingerprint: string | undefined

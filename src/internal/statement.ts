@@ -63,6 +63,9 @@ const kinds: { readonly [K in Run]: Kind | undefined } = {
 
 const maxNodes = 20_000
 
+/** What `cached()` says. */
+const bare = CachePolicy.resolve({})
+
 /** Makes the lazy statements of one client. */
 export const makeStatements = (decoration: Decoration): {
   readonly tag: (strings: TemplateStringsArray, args: Array<any>) => Statement.Statement<any>
@@ -234,7 +237,9 @@ export const makeStatements = (decoration: Decoration): {
     own: CachePolicy.Resolved | undefined
   ): Effect.Effect<any, SqlError> => {
     if (fiber.context !== context) look(fiber)
-    if (transformer !== undefined) return transformed(self, run, transformer, own)
+    if (transformer !== undefined) {
+      return transformed(self, transformer, (rewritten, fiber) => consult(rewritten, run, fiber, own))
+    }
     if (ambient !== undefined) ambient.witness.consulted++
 
     const form = locate(self, run)
@@ -291,41 +296,53 @@ export const makeStatements = (decoration: Decoration): {
     self: LazyStatement,
     run: Run,
     fiber: Fiber.Fiber<unknown, unknown>,
-    policy: CachePolicy.Resolved
-  ): QueryCache.Explanation => {
+    own: CachePolicy.Resolved | undefined
+  ): Effect.Effect<QueryCache.Explanation> => {
     if (fiber.context !== context) look(fiber)
+    if (transformer !== undefined) {
+      return transformed(self, transformer, (rewritten, fiber) => explain(rewritten, run, fiber, own))
+    }
     const form = locate(self, run)
-    if (form.effects._tag === "Writes") {
-      const { targets } = form.effects
-      return {
-        sql: form.sql,
+    const { analysis, effects, sql } = form
+    if (effects._tag === "Writes") {
+      const { targets } = effects
+      return Effect.succeed({
+        sql,
         verdict: "write",
-        reason: undefined,
+        reason: analysis._tag === "Refused" ? analysis.code : undefined,
         fingerprint: undefined,
         dependencies: targets.all ? ["*"] : targets.stamps.filter(isName)
-      }
+      })
     }
-    const plan = form.plan(policy, true)
+    const outer = ambient?.policy
+    const explicit = own === undefined ? outer : outer === undefined ? own : merged(outer, own)
+    const policy = explicit ?? defaultPolicy ?? bare
+    const plan = policy === "uncached"
+      ? undefined
+      : form.plan(policy, explicit !== undefined || defaultPolicy === undefined)
     const local = localKey(located)
-    const reason = (decoration.noop ? "noop" : objection(plan, run)) ?? (local === undefined ? "parameters" : undefined)
-    return {
-      sql: form.sql,
+    const reason = decoration.noop
+      ? "noop"
+      : plan === undefined
+      ? "uncached"
+      : objection(plan, run) ?? (local === undefined ? "parameters" : undefined)
+    return Effect.succeed({
+      sql,
       verdict: reason === undefined ? "cached" : "bypass",
       reason,
       fingerprint: reason === undefined ? new QueryKey(form, local!, scope).fingerprint : undefined,
-      dependencies: plan.dependencies.stamps.filter(isName)
-    }
+      dependencies: plan === undefined ? [] : plan.dependencies.stamps.filter(isName)
+    })
   }
 
-  const transformed = (
+  const transformed = <A, E>(
     self: LazyStatement,
-    run: Run,
     transformer: Statement.Transformer,
-    own: CachePolicy.Resolved | undefined
-  ): Effect.Effect<any, SqlError> =>
+    next: (rewritten: LazyStatement, fiber: Fiber.Fiber<unknown, unknown>) => Effect.Effect<A, E>
+  ): Effect.Effect<A, E> =>
     Effect.flatMap(rewrite(self, transformer), (rewritten) =>
       Effect.provideService(
-        Effect.withFiber((fiber) => consult(rewritten, run, fiber, own)),
+        Effect.withFiber((fiber) => next(rewritten, fiber)),
         Statement.CurrentTransformer,
         undefined
       ))
@@ -355,7 +372,7 @@ export const makeStatements = (decoration: Decoration): {
     [QueryCache.ConsultTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved) {
       return consult(this.statement, this.run, fiber, policy)
     }
-    [QueryCache.ExplainTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved) {
+    [QueryCache.ExplainTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved | undefined) {
       return explain(this.statement, this.run, fiber, policy)
     }
   }
@@ -446,7 +463,7 @@ export const makeStatements = (decoration: Decoration): {
     [QueryCache.ConsultTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved) {
       return consult(this, "execute", fiber, policy)
     }
-    [QueryCache.ExplainTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved) {
+    [QueryCache.ExplainTypeId](fiber: Fiber.Fiber<unknown, unknown>, policy: CachePolicy.Resolved | undefined) {
       return explain(this, "execute", fiber, policy)
     }
   }

@@ -1,7 +1,7 @@
 /** Ways in which the cache was once made to give a wrong answer, each of them closed. */
 import type { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { CachedSqlClient, CacheScope, CacheStore, QueryCache } from "effect-query-cache"
+import { CachedSqlClient, CacheScope, CacheStore, Dependency, QueryCache } from "effect-query-cache"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
@@ -11,7 +11,9 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Schema from "effect/Schema"
 import * as SqlClient from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
 import * as SqlResolver from "effect/sql/SqlResolver"
+import * as Statement from "effect/sql/Statement"
 import * as TestClock from "effect/testing/TestClock"
 import { connect } from "node:net"
 import * as Postgres from "../support/postgres.ts"
@@ -250,4 +252,51 @@ layer(Postgres.layerServer())("Review", (it) => {
       ], { concurrency: "unbounded" })
       assert.deepStrictEqual([written, other], [{ id: 2, name: "Hopper" }, { id: 2, name: "Grace" }])
     }).pipe(Effect.provide(clients())))
+
+  for (const strategy of ["explicit", "all"] as const) {
+    it.effect(`explain tells what becomes of a statement (${strategy})`, () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const policy = { dependencies: [Dependency.tag("t")] }
+        /** What `explain` says, checked against what happens. */
+        const told = Effect.fnUntraced(function*(statement: Effect.Effect<ReadonlyArray<unknown>, SqlError>) {
+          const { reason, verdict } = yield* QueryCache.explain(statement)
+          const [[info]] = yield* QueryCache.withInfo(
+            // Where nothing but `explain` has been said, it answers for `cached()`.
+            strategy === "all" || "policy" in statement ? statement : QueryCache.cached(statement)
+          )
+          const became = info!.status === "write" ? "write" : info!.status === "bypass" ? "bypass" : "cached"
+          assert.strictEqual(verdict, became)
+          if (verdict === "bypass") assert.strictEqual(reason, info!.reason)
+          return reason === undefined ? verdict : `${verdict} ${reason}`
+        })
+        const query = nameOf(sql, 1)
+        assert.strictEqual(yield* told(query), "cached")
+        assert.strictEqual(yield* told(query.values), "cached")
+        assert.strictEqual(yield* told(QueryCache.cached(query)), "cached")
+        assert.strictEqual(yield* told(QueryCache.cached(QueryCache.cached(query, policy))), "cached")
+        assert.strictEqual(yield* told(sql`SELECT random()`), "bypass volatile-function")
+        assert.strictEqual(yield* told(sql`DELETE FROM orders WHERE id = 12`), "write")
+        yield* sql`CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'`
+        assert.strictEqual(yield* told(sql`SELECT mine()`), "write unknown-function")
+        assert.strictEqual(yield* QueryCache.uncached(told(query)), "bypass uncached")
+        assert.strictEqual(yield* sql.withTransaction(told(query)), "bypass transaction")
+        assert.strictEqual(
+          yield* told(query).pipe(
+            Effect.provideService(Statement.CurrentTransformer, () => Effect.succeed(sql`SELECT pg_backend_pid()`))
+          ),
+          "bypass session-dependent"
+        )
+        const now = sql`SELECT now() > 'epoch' AS later`
+        assert.strictEqual(yield* told(now), strategy === "all" ? "bypass time-dependent" : "cached")
+        assert.strictEqual(yield* told(QueryCache.cached(now)), "cached")
+        const { dependencies, fingerprint } = yield* QueryCache.explain(QueryCache.cached(query, policy))
+        assert.deepStrictEqual(dependencies, ["#t", "users"])
+        assert.strictEqual(
+          fingerprint,
+          (yield* QueryCache.withInfo(QueryCache.cached(query, policy)))[0][0]!.fingerprint
+        )
+        assert.strictEqual((yield* QueryCache.explain(Effect.void)).reason, "undecorated")
+      }).pipe(Effect.provide(clients({ cache: { strategy } }))))
+  }
 })
