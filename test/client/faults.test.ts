@@ -240,6 +240,19 @@ describe("a store that fails on command", () => {
       assert.include(yield* stats, { storeErrors: 0, misses: 0 })
     }))
 
+  it.effect("who invalidates by name and leaves has invalidated all the same", () =>
+    Effect.gen(function*() {
+      const { invalidate, mend, read, set } = yield* scripted
+      yield* Effect.all([read("a"), read("b")])
+      set("invalidate", (proceed) => Effect.andThen(Effect.sleep(20), proceed))
+      yield* timed(Effect.timeoutOption(invalidate({ tables: ["a"] }), 10))
+      assert.deepStrictEqual(yield* read("a"), ["miss", 0])
+      set("invalidate", () => Effect.never)
+      yield* timed(Effect.timeoutOption(invalidate({ tables: ["b"] }), 10))
+      assert.deepStrictEqual(yield* read("b"), ["bypass unserved", 0])
+      mend()
+    }))
+
   it.effect("closing the layer ends what is under way, and delivers what waits", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()

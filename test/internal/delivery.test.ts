@@ -147,6 +147,20 @@ describe("deliver", () => {
       assert.isTrue(unserved.isEmpty)
     }))
 
+  it.effect("a row concerns what is known of its table, by rows or as a whole", () =>
+    Effect.gen(function*() {
+      const { deliver, flights, set, unserved } = yield* setup
+      const row = (table: string, id: number) => Dependency.makeSet([Dependency.row(table, { id })])
+      set("invalidate", fails)
+      const sets = [orders, row("orders", 7)]
+      const reads = yield* Effect.forEach(sets, (set) => begin(read(flights, Effect.never, set)))
+      yield* deliver(Dependency.explicitTargets([Dependency.row("orders", { id: 7 })]))
+      assert.strictEqual(flights.size, 0)
+      yield* Fiber.interruptAll(reads)
+      assert.deepStrictEqual(sets.map((set) => unserved.covers(set)), [true, true])
+      assert.deepStrictEqual([unserved.covers(users), unserved.covers(row("users", 7))], [false, false])
+    }))
+
   it.effect("is bounded for a caller who was interrupted before, and what it did not deliver is queued", () =>
     Effect.gen(function*() {
       const { deliver, set, unserved } = yield* setup

@@ -90,6 +90,30 @@ describe("Flights", () => {
       assert.strictEqual(yield* Fiber.join(three), "again")
     }))
 
+  it.effect("nobody joins what is being interrupted, however long that takes", () =>
+    Effect.gen(function*() {
+      const flights = new Flights([])
+      const ended = yield* Deferred.make<void>()
+      const leaving = flights.join<string, never>(
+        key("k"),
+        orders,
+        () => Effect.onInterrupt(Effect.never, () => Deferred.await(ended)),
+        ignored
+      )
+      const one = yield* Effect.forkChild(leaving)
+      yield* Effect.yieldNow
+      const interrupted = yield* Effect.forkChild(Fiber.interrupt(one))
+      yield* Effect.yieldNow
+      const { gate, join, log } = yield* gated(flights)
+      const two = yield* Effect.forkChild(join)
+      yield* Effect.yieldNow
+      assert.deepStrictEqual([log.begun, log.joined], [1, 0])
+      yield* Deferred.succeed(ended, undefined)
+      yield* Fiber.join(interrupted)
+      yield* Deferred.succeed(gate, "value")
+      assert.strictEqual(yield* Fiber.join(two), "value")
+    }))
+
   it.effect("race 16: after an invalidation nobody joins a flight that began before it", () =>
     Effect.gen(function*() {
       const flights = new Flights([])
@@ -193,7 +217,8 @@ describe("Flights", () => {
         orders,
         (settle) =>
           Effect.withFiber((fiber) => {
-            const get = (tag: Context.Key<any, any>) => Context.getOrUndefined(fiber.context as Context.Context<any>, tag)
+            const get = (tag: Context.Key<any, any>) =>
+              Context.getOrUndefined(fiber.context as Context.Context<any>, tag)
             settle(Exit.succeed([get(Service), get(Transaction), get(Scope.Scope)]))
             return Effect.void
           }),
