@@ -391,7 +391,7 @@ export const make = (options: {
             value: stored,
             dependencies: read.dependencies,
             timeToLiveMillis: read.policy.timeToLiveMillis,
-            bytes: stored.bytes + bytesOf(read.key.local)
+            bytes: stored.bytes + bytesOf(read.key)
           }, lease),
         options.lookupTimeoutMillis
       )),
@@ -506,8 +506,12 @@ export const rowsOf = (hit: CacheStore.Hit, policy: CachePolicy.Complete): Reado
 const isYoung = (ageMillis: number, policy: CachePolicy.Complete): boolean =>
   ageMillis >= 0 && ageMillis < policy.timeToLiveMillis
 
-/** What a key takes of a store in this process: its parameters may be larger than the rows. */
-const bytesOf = (local: CacheStore.CacheKey["local"]): number => typeof local === "string" ? local.length * 2 : 8
+/** What a key takes of a store in this process: parameters may be larger than the rows, and so may a generated text. */
+const bytesOf = ({ local, space }: CacheStore.CacheKey): number =>
+  (typeof local === "string" ? local.length * 2 : 8) + (space.length > generatedLength ? space.length * 2 : 0)
+
+// A text that somebody has written is shorter, and shared by many entries.
+const generatedLength = 16_384
 
 /** What a flight brought home, shared by all who waited for it. */
 class Landing {
@@ -592,14 +596,15 @@ const underAmbient = (
   // What stands outside has the last word only where it says that nothing is cached.
   if (outer?.policy === "uncached") return self
   const witness = { consulted: 0 }
-  return Effect.tap(
-    Effect.provideService(self, Ambient, {
-      policy: outer === undefined ? policy : CachePolicy.merge(outer.policy, policy),
-      witness
-    }),
-    () => {
+  const ambient: Ambient = {
+    policy: outer === undefined ? policy : CachePolicy.merge(outer.policy, policy),
+    witness
+  }
+  return Effect.flatMap(
+    Effect.updateContext(self, (context: Context.Context<any>) => Context.add(context, Ambient, ambient)),
+    (value) => {
       if (outer !== undefined) outer.witness.consulted += witness.consulted
-      return witness.consulted > 0 ? Effect.void : unreached(policy.name)
+      return witness.consulted > 0 ? Effect.succeed(value) : Effect.as(unreached(policy.name), value)
     }
   )
 }

@@ -15,6 +15,9 @@ export class FormNode {
 // What is longer is a text made up by a program: found by its compiled text, where bytes are counted.
 const maxLiteral = 4096
 
+// A long literal counts as several nodes, one for each of so many characters.
+const literalPerNode = 256
+
 // Marks that no literal begins with, since PostgreSQL's texts hold no NUL.
 const parameterMark = "\0p"
 const identifierMark = "\0i"
@@ -79,7 +82,7 @@ export class FormTrie {
         this.nodes = 0
       } else {
         node.next.set(by, next)
-        this.nodes++
+        this.nodes += typeof by === "string" ? 1 + Math.floor(by.length / literalPerNode) : 1
       }
     }
     return next

@@ -8,15 +8,30 @@
 import { PgTypes } from "@effect/sql-pg"
 
 /** The canonical text of a list of parameters. */
-export const canonical = (parameters: ReadonlyArray<unknown>): string | undefined => {
+export const canonical = (parameters: ReadonlyArray<unknown>): string | undefined => encodeAll(parameters, 0)
+
+const encodeAll = (values: ReadonlyArray<unknown>, depth: number): string | undefined => {
+  // A sum of many texts stays a tree of its parts as long as nobody reads it, many times the size of the text, and an
+  // entry keeps its key.
+  if (values.length > maxSummands) {
+    const texts = new Array<string>(values.length)
+    for (let i = 0; i < values.length; i++) {
+      const one = encode(values[i], depth)
+      if (one === undefined) return undefined
+      texts[i] = one
+    }
+    return texts.join("")
+  }
   let text = ""
-  for (let i = 0; i < parameters.length; i++) {
-    const one = encode(parameters[i], 0)
+  for (let i = 0; i < values.length; i++) {
+    const one = encode(values[i], depth)
     if (one === undefined) return undefined
     text += one
   }
   return text
 }
+
+const maxSummands = 16
 
 /**
  * The key of a list of parameters within a form: a Map key, equal exactly where
@@ -91,13 +106,8 @@ const encodeObject = (value: object, depth: number): string | undefined => {
     return `i${value.length}:${latin1(new Uint8Array(value.buffer, value.byteOffset, value.length))}`
   }
   if (Array.isArray(value)) {
-    let text = `a${value.length}:`
-    for (let i = 0; i < value.length; i++) {
-      const element = encode(value[i], depth)
-      if (element === undefined) return undefined
-      text += element
-    }
-    return text
+    const elements = encodeAll(value, depth)
+    return elements === undefined ? undefined : `a${value.length}:${elements}`
   }
   if (PgTypes.isParameter(value)) {
     const inner = value.oid === PgTypes.OID.json || value.oid === PgTypes.OID.jsonb
@@ -129,9 +139,9 @@ const json = (value: unknown): string | undefined => {
 }
 
 const latin1 = (bytes: Uint8Array): string => {
-  let text = ""
+  const parts: Array<string> = []
   for (let i = 0; i < bytes.length; i += 4096) {
-    text += String.fromCharCode.apply(undefined, bytes.subarray(i, i + 4096) as any)
+    parts.push(String.fromCharCode.apply(undefined, bytes.subarray(i, i + 4096) as any))
   }
-  return text
+  return parts.join("")
 }

@@ -16,6 +16,9 @@ import * as SqlResolver from "effect/sql/SqlResolver"
 import * as Statement from "effect/sql/Statement"
 import * as TestClock from "effect/testing/TestClock"
 import { connect } from "node:net"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
+import { localKey } from "../../src/internal/parameters.ts"
 import * as Postgres from "../support/postgres.ts"
 import { Base, fateOf, fates, layer as clients, nameOf } from "./fixture.ts"
 
@@ -196,6 +199,22 @@ layer(Postgres.layerServer())("Review", (it) => {
       yield* TestClock.setTime(0)
       assert.deepStrictEqual(yield* fates(Effect.andThen(query, query)), ["miss", "hit"])
     }).pipe(Effect.provide(clients())))
+
+  it.effect("a key of many parameters takes the room of its text, not of a tree of its parts", () =>
+    Effect.sync(() => {
+      setFlagsFromString("--expose-gc")
+      const gc = runInNewContext("gc") as () => void
+      const heap = () => {
+        gc()
+        return process.memoryUsage().heapUsed
+      }
+      const numbers = Array.from({ length: 2000 }, (_, i) => i)
+      const before = heap()
+      const keys = Array.from({ length: 500 }, (_, i) => [localKey([i, ...numbers]), localKey([[i, ...numbers]])])
+      const bytesPerKey = (heap() - before) / keys.length / 2
+      // The text has 11 kB.
+      assert.isBelow(bytesPerKey, 25_000)
+    }))
 
   it.effect("large parameters count as what their entry takes", () =>
     Effect.gen(function*() {
