@@ -31,7 +31,8 @@ export interface CachePolicy {
   /**
    * With `false`, writes of the program leave the answer alone: only
    * `Invalidator.invalidate` (by tables and rows as well as by tags) and the time
-   * to live end it. Defaults to `true`.
+   * to live end it. A statement that may have changed anything ends it all the
+   * same: DDL, CALL, a function nobody knows. Defaults to `true`.
    */
   readonly autoInvalidate?: boolean | undefined
   /**
@@ -134,7 +135,9 @@ export const resolve = (policy: CachePolicy): Resolved => {
     maxEntryBytes: policy.maxEntryBytes === undefined
       ? undefined
       : Options.count(owner, "maxEntryBytes", policy.maxEntryBytes, 0),
-    rows: policy.rows === undefined ? undefined : Options.oneOf<"fresh" | "frozen">(owner, "rows", policy.rows, ["fresh", "frozen"], "fresh")
+    rows: policy.rows === undefined
+      ? undefined
+      : Options.oneOf<"fresh" | "frozen">(owner, "rows", policy.rows, ["fresh", "frozen"], "fresh")
   }
 }
 

@@ -356,6 +356,17 @@ const namespaceOf = (
 
 type Provided = Exclude<Services, Fingerprinter.Fingerprinter>
 
+const allFlights = new WeakMap<object, Map<string, Set<Flights>>>()
+
+/** The flights of all clients in this process that share a namespace of a store: a write through one detaches them all. */
+const peersOf = (store: CacheStore.CacheStore["Service"], namespace: string): Set<Flights> => {
+  let namespaces = allFlights.get(store)
+  if (namespaces === undefined) allFlights.set(store, namespaces = new Map())
+  let peers = namespaces.get(namespace)
+  if (peers === undefined) namespaces.set(namespace, peers = new Set())
+  return peers
+}
+
 /** What a decorated client was built with: decorating it again returns it. */
 const decorated = new WeakMap<object, Context.Context<Provided>>()
 
@@ -381,11 +392,20 @@ const make = Effect.fnUntraced(function*(
   const current = makeCurrent()
   // A flight is nobody's transaction, and what it asks is nobody's `withInfo`.
   const flights = new Flights([client.transactionService, current, QueryCache.Collector])
-  yield* Effect.addFinalizer(() => flights.interruptAll)
+  const peers = peersOf(store, namespace)
+  peers.add(flights)
+  yield* Effect.addFinalizer(() => {
+    peers.delete(flights)
+    return flights.interruptAll
+  })
   const delivery = yield* Deliveries.make({
     namespace,
     store,
-    flights,
+    flights: {
+      detach: (targets) => {
+        for (const peer of peers) peer.detach(targets)
+      }
+    },
     health,
     tally,
     timeoutMillis: settings.invalidationTimeoutMillis

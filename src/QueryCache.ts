@@ -193,7 +193,8 @@ export const uncached = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A
 
 /**
  * Tells what became of each statement inside an effect, in the order in which
- * they were decided.
+ * they were decided. Streams and what is run on a reserved connection are left
+ * out.
  *
  * **Example** (Is it a hit?)
  *

@@ -66,7 +66,7 @@ const imageName = (image: Dependency.Image): string => Dependency.rowStamp(image
 export const make = Effect.fnUntraced(function*(options: {
   readonly namespace: string
   readonly store: CacheStore["Service"]
-  readonly flights: Flights
+  readonly flights: Pick<Flights, "detach">
   readonly health: StoreHealth
   readonly tally: Tally
   readonly timeoutMillis: number

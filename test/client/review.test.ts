@@ -1,5 +1,5 @@
 /** Ways in which the cache was once made to give a wrong answer, each of them closed. */
-import type { PgClient } from "@effect/sql-pg"
+import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
 import { CachedSqlClient, CacheScope, CacheStore, Dependency, QueryCache } from "effect-query-cache"
 import * as Context from "effect/Context"
@@ -7,6 +7,7 @@ import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Schema from "effect/Schema"
@@ -318,4 +319,28 @@ layer(Postgres.layerServer())("Review", (it) => {
         assert.strictEqual((yield* QueryCache.explain(Effect.void)).reason, "undecorated")
       }).pipe(Effect.provide(clients({ cache: { strategy } }))))
   }
+
+  it.effect("two decorations of one client: a write through one is seen by reads through the other", () =>
+    Effect.gen(function*() {
+      const base = yield* Base
+      const shared = Layer.mergeAll(
+        Layer.succeed(CacheStore.CacheStore, yield* CacheStore.CacheStore),
+        Layer.succeed(PgClient.PgClient, base)
+      )
+      const decorate = Effect.map(
+        Layer.build(CachedSqlClient.layer().pipe(Layer.provide(shared))),
+        Context.get(SqlClient.SqlClient)
+      )
+      const [one, other] = [yield* decorate, yield* decorate]
+      const rename = other`UPDATE users SET name = 'Augusta' WHERE id = 1`
+      // Reads at once, then takes its time.
+      const query = one`
+        SELECT name FROM users, (SELECT sum(n) AS s FROM generate_series(1, 2000000) AS n) AS t WHERE id = 1 AND s > 0
+      `.pipe(QueryCache.cached())
+      const before = yield* Effect.forkChild(query, { startImmediately: true })
+      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 30)))
+      yield* rename
+      assert.deepStrictEqual(yield* query, [{ name: "Augusta" }])
+      yield* Fiber.join(before)
+    }).pipe(Effect.scoped, Effect.provide(clients())))
 })
