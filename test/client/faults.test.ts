@@ -282,10 +282,9 @@ describe("a store that fails on command", () => {
         Effect.map(proceed, (outcome: any) =>
           outcome._tag === "Hit" ? { ...outcome, value: [{ a: 99 }] } : outcome))
       // Past level 1, which has it in its own form.
-      Object.assign(store, {
-        peek: () =>
-          undefined
-      })
+      const nothing = () =>
+        undefined
+      Object.assign(store, { peek: nothing })
       assert.deepStrictEqual(yield* read("a"), ["miss", 0])
     }))
 })
