@@ -67,7 +67,7 @@ export const run = async (): Promise<ReadonlyArray<Result>> => {
       { name: "rowCodec.encode", run: repeat(() => rowCodec.encode(stored)) },
       { name: "JSON.parse", run: repeat(() => JSON.parse(json)) },
       { name: "rowCodec.decode", run: repeat(() => rowCodec.decode(text)) }
-    ])
+    ], { clock: "cpu", samples: 15 })
     const rowsText = `${count} mixed row${count === 1 ? "" : "s"}`
     result(`codec bytes / JSON, ${rowsText}`, bytesOf(text) / bytesOf(json), targets[count]!.bytes)
     result(`codec encode + decode / JSON, ${rowsText}`, times.ratio("rowCodec", "JSON"), targets[count]!.time)
@@ -80,12 +80,12 @@ export const run = async (): Promise<ReadonlyArray<Result>> => {
     { name: "StoredRows.copy", run: repeat(() => stored.copy()) },
     { name: "StoredRows.make (once per miss)", run: repeat(() => StoredRows.make(rows)) },
     { name: "StoredRows.frozen", run: repeat(() => stored.frozen()) }
-  ])
+  ], { clock: "cpu", samples: 15 })
   result("copy / structuredClone, 20 mixed rows", copies.ratio("StoredRows.copy", "structuredClone"), 0.2)
   const single = await compare("copies for a caller, one row of 12 scalars, of 64 tables", [
     { name: "object spread", run: repeat((i) => [{ ...scalars[i & 63]!.row }]) },
     { name: "StoredRows.copy", run: repeat((i) => scalars[i & 63]!.stored.copy()) }
-  ])
+  ], { clock: "cpu", samples: 15 })
   result("copy / object spread, one row of scalars", single.ratio("StoredRows.copy", "object spread"), 1)
   return results
 }

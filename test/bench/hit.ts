@@ -70,7 +70,7 @@ export const run = async (): Promise<ReadonlyArray<Result>> => {
       { name: "hit", run: repeat((i) => cached(statement(sql, i))) },
       { name: "hit under an outer cached", run: repeat((i) => statement(sql, i), cached) },
       { name: "no policy", run: repeat((i) => statement(sql, i)) }
-    ])
+    ], { clock: "cpu", samples: 15 })
     results.push({ name: `hit / stub statement: ${title}`, ratio: comparison.ratio("hit", "stub statement"), target })
     return comparison
   }

@@ -20,13 +20,15 @@ const valueOf = (n: number): Value => ({ n })
 
 const orderOf = (size: number) => zipf(size, 1 << 17)
 
+const codec = { encode: () => undefined, decode: () => undefined }
+
 const makeKeys = (size: number, spaces: number): ReadonlyArray<CacheKey> =>
   Array.from({ length: size }, (_, i) => ({
     namespace: "localhost:5432/shop",
     space: `select * from users where table = ${i % spaces}`,
     local: `user${i}@example.com`,
     fingerprint: "",
-    codec: { encode: () => undefined, decode: () => undefined }
+    codec
   }))
 
 const fill = (size: number, keys: ReadonlyArray<CacheKey>): MemoryTable => {
@@ -92,7 +94,7 @@ export const run = async (): Promise<ReadonlyArray<Result>> => {
       { name: "one statement", run: peeks(fill(size, ofOne), ofOne, order) },
       { name: `${statements} statements`, run: peeks(fill(size, ofMany), ofMany, order) },
       { name: "with invalidations", run: peeksAndInvalidations(fill(size, ofMany), ofMany, order) }
-    ], { samples: 101, sampleMillis: 4 })
+    ], { clock: "cpu" })
     results.push(
       { name: `memory lookup / Map.get, ${entries}`, ratio: ratio("one statement", "Map.get"), target: targets[size] },
       { name: `- of ${statements} statements`, ratio: ratio(`${statements} statements`, "Map.get") },
