@@ -308,11 +308,16 @@ export const layerMemory = (options?: MemoryOptions): Layer.Layer<CacheStore> =>
         peek: (key, nowMillis) => table.peek(key, nowMillis),
         lookup: (key, dependencies) => Effect.map(now, (millis) => table.lookup(key, dependencies, millis)),
         lookupMany: (requests) =>
-          Effect.map(now, (millis) => requests.map((request) => table.lookup(request.key, request.dependencies, millis))),
+          Effect.map(
+            now,
+            (millis) => requests.map((request) => table.lookup(request.key, request.dependencies, millis))
+          ),
         store: (key, entry, lease) => Effect.map(now, (millis) => table.store(key, entry, lease, millis)),
         storeMany: (requests) =>
-          Effect.map(now, (millis) =>
-            requests.map((request) => table.store(request.key, request.entry, request.lease, millis))),
+          Effect.map(
+            now,
+            (millis) => requests.map((request) => table.store(request.key, request.entry, request.lease, millis))
+          ),
         invalidate: (request) =>
           Effect.suspend(() => {
             const invalidation = table.invalidate(request)
@@ -323,4 +328,3 @@ export const layerMemory = (options?: MemoryOptions): Layer.Layer<CacheStore> =>
     })
   )
 }
-

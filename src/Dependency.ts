@@ -261,7 +261,12 @@ export const makeSet = (
     }
   }
   const sorted = [...stamps].sort(byCodeUnit)
-  return { id: sorted.map((stamp) => `${stamp.length}:${stamp}`).join(""), stamps: sorted, shapes: [...shapes.values()], tables: [...tables] }
+  return {
+    id: sorted.map((stamp) => `${stamp.length}:${stamp}`).join(""),
+    stamps: sorted,
+    shapes: [...shapes.values()],
+    tables: [...tables]
+  }
 }
 
 /**

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { CachedSqlClient, CacheStore, Invalidator, QueryCache } from "effect-query-cache"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -6,13 +7,14 @@ import * as Schema from "effect/Schema"
 import * as SqlClient from "effect/sql/SqlClient"
 import * as SqlSchema from "effect/sql/SqlSchema"
 import * as TestClock from "effect/testing/TestClock"
-import { CachedSqlClient, CacheStore, Invalidator, QueryCache } from "effect-query-cache"
 import * as Pglite from "./support/pglite.ts"
 
 const Users = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
   yield* sql`CREATE TABLE users (id int PRIMARY KEY, name text NOT NULL, status text NOT NULL)`
-  yield* sql`INSERT INTO users ${sql.insert([{ id: 1, name: "Ada", status: "active" }, { id: 2, name: "Grace", status: "active" }])}`
+  yield* sql`INSERT INTO users ${
+    sql.insert([{ id: 1, name: "Ada", status: "active" }, { id: 2, name: "Grace", status: "active" }])
+  }`
   const byId = (id: number) => sql<{ id: number; name: string }>`SELECT id, name FROM users WHERE id = ${id}`
   return { sql, byId }
 })
@@ -62,13 +64,23 @@ describe("CachedSqlClient", () => {
         Result: User,
         execute: (id) => sql`SELECT id, name FROM users WHERE id = ${id}`
       })
-      assert.deepStrictEqual(yield* statuses(Effect.all([find(1), find(1), find(2)]).pipe(QueryCache.cached())), ["miss", "hit", "miss"])
+      assert.deepStrictEqual(yield* statuses(Effect.all([find(1), find(1), find(2)]).pipe(QueryCache.cached())), [
+        "miss",
+        "hit",
+        "miss"
+      ])
       const unsafe = sql.unsafe("SELECT id, name FROM users WHERE id = $1", [1]).pipe(QueryCache.cached())
       assert.deepStrictEqual(yield* statuses(unsafe), ["hit"])
       const many = (ids: ReadonlyArray<number>) =>
-        sql`SELECT name FROM ${sql("users")} WHERE ${sql.in("id", ids)} AND ${sql.and([sql`status = ${"active"}`, sql`id > ${0}`])} ORDER BY id`
+        sql`SELECT name FROM ${sql("users")} WHERE ${sql.in("id", ids)} AND ${
+          sql.and([sql`status = ${"active"}`, sql`id > ${0}`])
+        } ORDER BY id`
           .pipe(QueryCache.cached())
-      assert.deepStrictEqual(yield* statuses(Effect.all([many([1, 2]), many([1, 2]), many([2, 1])])), ["miss", "hit", "miss"])
+      assert.deepStrictEqual(yield* statuses(Effect.all([many([1, 2]), many([1, 2]), many([2, 1])])), [
+        "miss",
+        "hit",
+        "miss"
+      ])
       assert.deepStrictEqual(yield* many([2]), [{ name: "Grace" }])
     }).pipe(database))
 

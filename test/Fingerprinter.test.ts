@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { sha3_256 } from "@noble/hashes/sha3.js"
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js"
+import { CachedSqlClient, CacheScope, CacheStore, Fingerprinter, QueryAnalyzer, QueryCache } from "effect-query-cache"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as SqlClient from "effect/sql/SqlClient"
-import { CachedSqlClient, CacheScope, CacheStore, Fingerprinter, QueryAnalyzer, QueryCache } from "effect-query-cache"
 import * as Stub from "./bench/stub.ts"
 
 const facts: Fingerprinter.QueryFacts = {
@@ -31,9 +31,10 @@ describe("Fingerprinter", () => {
           ;(process as any).getBuiltinModule = undefined
         }),
         () => fingerprint(facts).pipe(Effect.provide(Layer.fresh(Fingerprinter.layer))),
-        () => Effect.sync(() => {
-          process.getBuiltinModule = builtin
-        })
+        () =>
+          Effect.sync(() => {
+            process.getBuiltinModule = builtin
+          })
       )
       assert.strictEqual(elsewhere, yield* fingerprint(facts))
     }).pipe(Effect.provide(Fingerprinter.layer)))

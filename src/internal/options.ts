@@ -9,7 +9,9 @@ import { InvalidOptionError } from "../CacheError.ts"
 /** Refuses names that nobody knows, which are most often misspelt. */
 export const known = (owner: string, options: object | undefined, names: ReadonlyArray<string>): void => {
   if (options === undefined) return
-  if (typeof options !== "object" || options === null) throw new InvalidOptionError(owner, "options", options, "an object")
+  if (typeof options !== "object" || options === null) {
+    throw new InvalidOptionError(owner, "options", options, "an object")
+  }
   for (const name of Object.keys(options)) {
     if (!names.includes(name)) {
       throw new InvalidOptionError(owner, name, (options as any)[name], `absent (known: ${names.join(", ")})`)

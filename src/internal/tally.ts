@@ -110,7 +110,9 @@ export class Tally {
     let key = metric.id
     for (const name in labels) key += `\0${labels[name]}`
     let counter = this.counters.get(key)
-    if (counter === undefined) this.counters.set(key, counter = Metric.withAttributes(metric, labels) as Metric.Counter<number>)
+    if (counter === undefined) {
+      this.counters.set(key, counter = Metric.withAttributes(metric, labels) as Metric.Counter<number>)
+    }
     return counter
   }
 }

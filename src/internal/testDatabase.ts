@@ -33,13 +33,15 @@ export const make = Effect.fnUntraced(function*(respond: Respond) {
     Effect.map(run(sql, params), (rows) => rows.map((row) => Object.values(row)))
   const connection: Connection = {
     execute: run,
-    executeRaw: (sql, params) => Effect.map(run(sql, params), (rows) => ({ rows, command: sql.trim().split(/\s/, 1)[0] })),
+    executeRaw: (sql, params) =>
+      Effect.map(run(sql, params), (rows) => ({ rows, command: sql.trim().split(/\s/, 1)[0] })),
     executeStream: (sql, params) => Stream.unwrap(Effect.map(run(sql, params), (rows) => Stream.fromIterable(rows))),
     executeValues: values,
     executeValuesUnprepared: values,
     executeUnprepared: run
   }
-  const absent = (what: string) => Effect.die(new Error(`CachedSqlClient.layerTest: a scripted database has no ${what}`))
+  const absent = (what: string) =>
+    Effect.die(new Error(`CachedSqlClient.layerTest: a scripted database has no ${what}`))
   const client: PgClient.PgClient = Object.assign(
     yield* SqlClient.make({
       acquirer: Effect.succeed(connection),

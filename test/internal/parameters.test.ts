@@ -86,7 +86,9 @@ const same = (a: unknown, b: unknown): boolean => {
     return Array.isArray(b) && a.length === b.length && a.every((element, i) => same(element, b[i]))
   }
   if (a instanceof Date) return b instanceof Date && Object.is(a.getTime(), b.getTime())
-  if (a instanceof Uint8Array) return b instanceof Uint8Array && a.length === b.length && a.every((byte, i) => byte === b[i])
+  if (a instanceof Uint8Array) {
+    return b instanceof Uint8Array && a.length === b.length && a.every((byte, i) => byte === b[i])
+  }
   return Object.is(a, b)
 }
 
@@ -140,7 +142,9 @@ describe("parameters", () => {
   })
 
   it("a scalar is what a template can only take as one parameter", () => {
-    for (const scalar of [1, "a", BigInt(1), true, null, undefined, new Date(), bytes(1)]) assert.isTrue(isScalar(scalar))
+    for (const scalar of [1, "a", BigInt(1), true, null, undefined, new Date(), bytes(1)]) {
+      assert.isTrue(isScalar(scalar))
+    }
     for (const other of [[1], {}, PgTypes.int4(1), Symbol("s"), () => 1]) assert.isFalse(isScalar(other))
   })
 })

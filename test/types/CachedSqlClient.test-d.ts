@@ -4,7 +4,7 @@ import {
   CacheStore,
   type Fingerprinter,
   type Invalidator,
-  QueryAnalyzer,
+  type QueryAnalyzer,
   type QueryCache,
   RedisStore
 } from "effect-query-cache"

@@ -46,8 +46,7 @@ export const layer = <E, R>(redis: Layer.Layer<Redis.Redis, E, R>): Layer.Layer<
       ): Effect.Effect<A, Redis.RedisError, R> =>
         Effect.suspend(() => connected === undefined ? Effect.fail(absent) : f(connected))
       return Redis.Redis.of({
-        send: (command, ...args) =>
-          use((redis) => redis.send<any>(command, ...args)),
+        send: (command, ...args) => use((redis) => redis.send<any>(command, ...args)),
         eval: (script) => (...params) => use((redis) => redis.eval(script)(...params)),
         reserve: use((redis) => redis.reserve),
         subscribe: (channel) =>
