@@ -6,7 +6,6 @@ import * as Metric from "effect/Metric"
 import type { CacheError } from "../CacheError.ts"
 import * as CacheMetrics from "../CacheMetrics.ts"
 
-export type LookupOutcome = "hit" | "miss" | "joined" | "bypass"
 export type FillOutcome = "accepted" | "refused" | "too-large" | "declined" | "unrepresentable" | "failed"
 export type InvalidationOutcome = "delivered" | "queued" | "redelivered"
 
