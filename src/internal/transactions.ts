@@ -96,6 +96,7 @@ export class Transactions {
   private readonly current: Context.Reference<Touched | undefined>
   /** Open while a transaction that was begun by hand, by a statement on the pool, may be under way. */
   private byHand: Touched | undefined
+  private warned = false
 
   constructor(client: PgClient.PgClient, current: Context.Reference<Touched | undefined>, delivery: Delivery) {
     this.client = client
@@ -157,6 +158,16 @@ export class Transactions {
         return Effect.suspend(() => {
           if (this.byHand !== undefined) return run
           const begun = this.byHand = new Touched("")
+          if (!this.warned) {
+            this.warned = true
+            run = Effect.andThen(
+              Effect.logWarning(
+                "A transaction was begun by a statement on the pool: until one ends it, nothing is served from the cache. " +
+                  "Use withTransaction, or a connection from reserve"
+              ),
+              run
+            )
+          }
           // Refused, or its connection lost: no transaction is open. Interrupted, one may be.
           return Effect.tapError(run, () =>
             Effect.sync(() => {

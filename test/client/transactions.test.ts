@@ -13,6 +13,7 @@ import * as Logger from "effect/Logger"
 import * as SqlClient from "effect/sql/SqlClient"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
+import * as Logs from "../support/logs.ts"
 import * as Postgres from "../support/postgres.ts"
 import * as Proxy from "../support/proxy.ts"
 import { Base, fateOf, fates, layer as clients, nameOf } from "./fixture.ts"
@@ -536,6 +537,16 @@ layer(servers)("Transactions begun by hand", (it) => {
       assert.deepStrictEqual(yield* fateOf(query), ["miss", augusta])
       assert.deepStrictEqual(yield* fateOf(query), ["hit", augusta])
     }).pipe(Effect.provide(clients({ client: { maxConnections: 1 } }))))
+
+  it.effect("on the pool: a warning says so, once", () =>
+    Effect.gen(function*() {
+      const { sql } = yield* setUp
+      const logs = yield* Logs.Logs
+      for (const statement of ["BEGIN", "ROLLBACK", "BEGIN", "ROLLBACK"]) yield* sql.unsafe(statement)
+      assert.deepStrictEqual((yield* logs.messages).map((message) => message.slice(0, 50)), [
+        "A transaction was begun by a statement on the pool"
+      ])
+    }).pipe(Effect.provide(Layer.provideMerge(clients({ client: { maxConnections: 1 } }), Logs.layer))))
 
   it.effect("on the pool: a read that was under way when it began fills nothing that is served", () =>
     Effect.gen(function*() {
