@@ -52,11 +52,11 @@ const decorate = <E>(base: Sql, store: Layer.Layer<CacheStore.CacheStore, E>) =>
   ).pipe(Effect.map((context) => Context.get(context, PgClient.PgClient)))
 
 /** What one case takes longer than another: as a share of that other, and as time. */
-const added = (comparison: Comparison, name: string, of: string, base: string): Result => ({
-  name: `what ${name} adds to ${of}`,
-  ratio: comparison.ratio(name, base) - 1,
-  note: `${duration(comparison.nanos(name) - comparison.nanos(base))} to ${duration(comparison.nanos(base))}`
-})
+const added = (comparison: Comparison, name: string, of: string, base: string): Result => {
+  const share = comparison.ratio(name, base) - 1
+  const nanos = comparison.nanos(base)
+  return { name: `what ${name} adds to ${of}`, ratio: share, note: `${duration(share * nanos)} to ${duration(nanos)}` }
+}
 
 const hits = (name: string, comparison: Comparison, hit: string, statement: string, target?: number): Result => ({
   name,

@@ -37,7 +37,8 @@ export interface Options {
 /** A figure: a ratio or a count, which is to be at most `target`. Without a target it is only told. */
 export interface Result {
   readonly name: string
-  readonly ratio: number
+  /** `undefined` where it cannot be had here. */
+  readonly ratio: number | undefined
   readonly target?: number | undefined
   /** What the figure means in time or bytes, on this machine. */
   readonly note?: string | undefined
@@ -106,9 +107,9 @@ export const start = async (meta: ImportMeta, run: () => Promise<ReadonlyArray<R
 export const table = (results: ReadonlyArray<Result>): string => {
   const rows = results.map(({ name, note, ratio, target }) => [
     name,
-    figure(ratio),
+    ratio === undefined ? "-" : figure(ratio),
     target === undefined ? "" : `at most ${figure(target)}`,
-    target === undefined ? "" : ratio <= target ? "ok" : "MISS",
+    target === undefined || ratio === undefined ? "" : ratio <= target ? "ok" : "MISS",
     note ?? ""
   ])
   const heads = ["Figure", "Here", "Target", "", ""]

@@ -289,8 +289,11 @@ const besideDrizzle = Effect.gen(function*() {
   const server = yield* Upstash.UpstashServer
   if (!(yield* expiresFields(server.redis))) {
     const version = /redis_version:(\S+)/.exec(yield* server.redis.command("INFO", "server"))![1]
-    say(`\nRedis ${version} has no HEXPIRE, which drizzle-orm's Upstash cache needs: it is left out`)
-    return []
+    return [{
+      name: "invalidation by drizzle-orm's Upstash cache",
+      ratio: undefined,
+      note: `needs HEXPIRE, which Redis ${version} does not have`
+    }]
   }
   const store = yield* Effect.map(
     Layer.build(
