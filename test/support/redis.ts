@@ -27,7 +27,7 @@ export interface Server {
   readonly monitor: Effect.Effect<Effect.Effect<ReadonlyArray<string>>, never, Scope.Scope>
   /** Kills the process. What was not saved is lost. */
   readonly stop: Effect.Effect<void>
-  /** Starts it again, on the same port and directory. */
+  /** Starts it again, on the same port and directory, if it does not run. */
   readonly start: Effect.Effect<void>
   /** Freezes the process: connections stay open, nothing is answered. */
   readonly pause: Effect.Effect<void>
@@ -55,10 +55,11 @@ export const makeServer = Effect.fnUntraced(function*(
     process = started
     await listening(port, started)
   }
+  const isRunning = () => process !== undefined && process.exitCode === null && process.signalCode === null
   const kill = Effect.promise(async () => {
-    const running = process
+    if (!isRunning()) return
+    const running = process!
     process = undefined
-    if (running === undefined || running.exitCode !== null || running.signalCode !== null) return
     const exited = once(running, "exit")
     running.kill("SIGKILL")
     await exited
@@ -120,7 +121,9 @@ export const makeServer = Effect.fnUntraced(function*(
       })
     }),
     stop: kill,
-    start: Effect.promise(() => run(port)),
+    start: Effect.promise(async () => {
+      if (!isRunning()) await run(port)
+    }),
     pause: Effect.sync(() => process?.kill("SIGSTOP")),
     resume: Effect.sync(() => process?.kill("SIGCONT"))
   }
