@@ -81,7 +81,7 @@ export interface RedisStoreOptions {
  * **Example** (Redis over TCP)
  *
  * ```ts
- * import { NodeRedis } from "@effect/platform-node"
+ * import * as NodeRedis from "@effect/platform-node/NodeRedis"
  * import { Layer } from "effect"
  * import { RedisStore } from "effect-query-cache"
  *
@@ -124,7 +124,7 @@ export const layer = (options?: RedisStoreOptions): Layer.Layer<CacheStore, neve
  * **Example** (A program that starts without its Redis)
  *
  * ```ts
- * import { NodeRedis } from "@effect/platform-node"
+ * import * as NodeRedis from "@effect/platform-node/NodeRedis"
  * import { Layer } from "effect"
  * import { RedisStore } from "effect-query-cache"
  *
