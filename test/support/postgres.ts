@@ -10,11 +10,10 @@ import { execFile, spawn } from "node:child_process"
 import type { ChildProcess } from "node:child_process"
 import { chmod, chown, cp, mkdir, mkdtemp, rename, rm, stat } from "node:fs/promises"
 import { createRequire } from "node:module"
-import { createServer } from "node:net"
-import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { promisify } from "node:util"
+import { freePort } from "./freePort.ts"
 
 /** A running server, and what can befall it. */
 export class PostgresServer extends Context.Service<PostgresServer, {
@@ -153,14 +152,6 @@ const temporary = async (name: string): Promise<string> => {
   if (isRoot) await chown(directory, account.uid!, account.gid!)
   return directory
 }
-
-const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const probe = createServer().once("error", reject).listen(0, "127.0.0.1", () => {
-      const { port } = probe.address() as AddressInfo
-      probe.close(() => resolve(port))
-    })
-  })
 
 interface Installation {
   /** Where the binaries are. */

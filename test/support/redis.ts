@@ -17,6 +17,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout } from "node:timers/promises"
 import { createClient } from "redis"
+import { freePort } from "./freePort.ts"
 
 export interface Server {
   readonly port: number
@@ -148,15 +149,6 @@ export const client = (
     // It warns at every attempt to reconnect.
     Layer.provide(Layer.succeed(References.MinimumLogLevel, "None"))
   )
-
-const freePort = async (): Promise<number> => {
-  const probe = Net.createServer().listen(0, "127.0.0.1")
-  await once(probe, "listening")
-  const { port } = probe.address() as Net.AddressInfo
-  probe.close()
-  await once(probe, "close")
-  return port
-}
 
 const listening = async (port: number, process: ChildProcess): Promise<void> => {
   process.on("error", () => {})

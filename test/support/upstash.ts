@@ -11,10 +11,11 @@ import type * as Scope from "effect/Scope"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import * as Http from "node:http"
-import * as Net from "node:net"
+import type * as Net from "node:net"
 import { setTimeout } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { createClient } from "redis"
+import { freePort } from "./freePort.ts"
 import { makeServer, type Server } from "./redis.ts"
 
 /** What goes wrong with the requests that arrive while it is set. */
@@ -212,12 +213,3 @@ const restServer = Effect.fnUntraced(function*(redisUrl: string, token: string) 
 })
 
 const restServerMain = new URL("../../node_modules/@humanwhocodes/upstash-redis-server/dist/server.js", import.meta.url)
-
-const freePort = async (): Promise<number> => {
-  const probe = Net.createServer().listen(0, "127.0.0.1")
-  await once(probe, "listening")
-  const { port } = probe.address() as Net.AddressInfo
-  probe.close()
-  await once(probe, "close")
-  return port
-}
