@@ -425,7 +425,6 @@ const make = Effect.fnUntraced(function*(
     facts: { namespace, schemaVersion: settings.schemaVersion, session: target.session },
     fingerprinter,
     analyzer,
-    strategy: settings.strategy,
     defaultPolicy: settings.policy
   })
 

@@ -30,7 +30,6 @@ export interface FormsOptions {
   readonly facts: Facts
   readonly fingerprinter: Fingerprinter["Service"]
   readonly analyzer: QueryAnalyzer.QueryAnalyzer["Service"]
-  readonly strategy: "explicit" | "all"
   readonly defaultPolicy: CachePolicy.Resolved
 }
 
@@ -99,7 +98,7 @@ export class Plan {
     const tables = tablesOf(form.analysis, this.policy)
     this.refusal = refusalOf(form.analysis, tables, explicit)
     this.dependencies = Dependency.makeSet(
-      [...(tables ?? []).map((table): Dependency.Table => ({ _tag: "Table", table })), ...this.policy.dependencies],
+      [...(tables ?? []).map(tableNamed), ...this.policy.dependencies],
       { autoInvalidate: this.policy.autoInvalidate }
     )
   }
@@ -195,7 +194,10 @@ const nothing: Effects = { _tag: "Nothing" }
 const writeTargets = (tables: "anything" | ReadonlyArray<string>): Dependency.Targets =>
   tables === "anything"
     ? Dependency.allTargets
-    : Dependency.writeTargets(tables.map((table): Dependency.Table => ({ _tag: "Table", table })))
+    : Dependency.writeTargets(tables.map(tableNamed))
+
+// The analyzer names tables as dependencies do.
+const tableNamed = (table: string): Dependency.Table => ({ _tag: "Table", table })
 
 // A program that names its tables itself is asked for them where the analyzer knows none.
 const tablesOf = (

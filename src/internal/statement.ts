@@ -104,17 +104,22 @@ export const makeStatements = (decoration: Decoration): {
       Context.getOrUndefined(fiber.context as Context.Context<any>, client.transactionService) !== undefined
   }
 
+  /** What `cached` and `uncached` say, be they around the statement itself or further out. */
+  const explicitPolicy = (own: CachePolicy.Resolved | undefined): CachePolicy.Resolved | "uncached" | undefined => {
+    const outer = ambient?.policy
+    return own === undefined ? outer : outer === undefined ? own : merged(outer, own)
+  }
+
   /** Runs the base statement where no cache has a part: in its scope, and seen if it writes. */
   const direct = (
     fiber: Fiber.Fiber<unknown, unknown>,
     form: Form,
     base: Effect.Effect<any, SqlError>
   ): Effect.Effect<any, SqlError> => {
-    const scoped = scope !== undefined && scope.settings.length > 0
     if (inTransaction) {
       const mismatch = transactions.checkScope(fiber, scope)
       if (mismatch !== undefined) return mismatch
-    } else if (scoped) {
+    } else if (appliedScope(scope) !== "") {
       // The transaction that applies the scope collects what the statement writes.
       return transactions.withTransaction(
         Effect.withFiber((fiber) => {
@@ -247,9 +252,7 @@ export const makeStatements = (decoration: Decoration): {
 
     if (decoration.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
 
-    // Explicit: from `cached`, be it around this statement or further out.
-    const outer = ambient?.policy
-    const explicit = own === undefined ? outer : outer === undefined ? own : merged(outer, own)
+    const explicit = explicitPolicy(own)
     const policy = explicit ?? defaultPolicy
     if (policy === undefined || policy === "uncached") {
       const reason = policy === undefined ? "no-policy" : "uncached"
@@ -314,8 +317,7 @@ export const makeStatements = (decoration: Decoration): {
         dependencies: targets.all ? ["*"] : targets.stamps.filter(isName)
       })
     }
-    const outer = ambient?.policy
-    const explicit = own === undefined ? outer : outer === undefined ? own : merged(outer, own)
+    const explicit = explicitPolicy(own)
     const policy = explicit ?? defaultPolicy ?? bare
     const plan = policy === "uncached"
       ? undefined

@@ -158,21 +158,14 @@ export class Transactions {
         return Effect.suspend(() => {
           if (this.byHand !== undefined) return run
           const begun = this.byHand = new Touched("")
-          if (!this.warned) {
-            this.warned = true
-            run = Effect.andThen(
-              Effect.logWarning(
-                "A transaction was begun by a statement on the pool: until one ends it, nothing is served from the cache. " +
-                  "Use withTransaction, or a connection from reserve"
-              ),
-              run
-            )
-          }
           // Refused, or its connection lost: no transaction is open. Interrupted, one may be.
-          return Effect.tapError(run, () =>
+          const noted = Effect.tapError(run, () =>
             Effect.sync(() => {
               if (this.byHand === begun) this.byHand = undefined
             }))
+          if (this.warned) return noted
+          this.warned = true
+          return Effect.andThen(warning, noted)
         })
       case "commit":
       case "rollback":
@@ -259,7 +252,7 @@ export class Transactions {
     return this.client.withTransaction(
       // First in line: what the program itself registers to run after the commit may read through the cache.
       this.client.afterCommit(deliver).pipe(
-        Effect.andThen(scope === undefined || scope.settings.length === 0 ? Effect.void : this.apply(scope)),
+        Effect.andThen(this.apply(scope?.settings ?? [])),
         Effect.andThen(Effect.provideService(effect, this.current, touched)),
         Effect.tap(() =>
           Effect.sync(() => {
@@ -279,9 +272,10 @@ export class Transactions {
   }
 
   /** Sets role and settings for the rest of the transaction that the fiber is in. */
-  private apply(scope: CacheScope.Resolved): Effect.Effect<void, SqlError> {
-    const calls = scope.settings.map((_, i) => `set_config($${i * 2 + 1}, $${i * 2 + 2}, true)`)
-    return this.client.unsafe(`SELECT ${calls.join(", ")}`, scope.settings.flat()).pipe(
+  private apply(settings: CacheScope.Resolved["settings"]): Effect.Effect<void, SqlError> {
+    if (settings.length === 0) return Effect.void
+    const calls = settings.map((_, i) => `set_config($${i * 2 + 1}, $${i * 2 + 2}, true)`)
+    return this.client.unsafe(`SELECT ${calls.join(", ")}`, settings.flat()).pipe(
       // The program's own rewriting of statements is not meant for this one.
       Effect.provideService(Statement.CurrentTransformer, undefined),
       Effect.asVoid
@@ -296,6 +290,11 @@ export class Transactions {
     return Effect.sync(() => touched.add(targets))
   }
 }
+
+const warning = Effect.logWarning(
+  "A transaction was begun by a statement on the pool: until one ends it, nothing is served from the cache. " +
+    "Use withTransaction, or a connection from reserve"
+)
 
 /** BEGIN, COMMIT and the like; `chain`: another transaction begins at once. */
 export interface SessionControl {
