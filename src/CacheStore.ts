@@ -381,10 +381,11 @@ export const layerMemory = (options?: MemoryOptions): Layer.Layer<CacheStore> =>
         lookup: (key, dependencies, maxAgeMillis) =>
           Effect.map(now, (millis) => table.lookup(key, dependencies, millis, maxAgeMillis)),
         lookupMany: (requests) =>
-          Effect.map(now, (millis) =>
-            requests.map((request) =>
-              table.lookup(request.key, request.dependencies, millis, request.maxAgeMillis)
-            )),
+          Effect.map(
+            now,
+            (millis) =>
+              requests.map((request) => table.lookup(request.key, request.dependencies, millis, request.maxAgeMillis))
+          ),
         store: (key, entry, lease) => Effect.map(now, (millis) => table.store(key, entry, lease, millis)),
         storeMany: (requests) =>
           Effect.map(

@@ -76,8 +76,7 @@ export const hit = Effect.fnUntraced(function*(
 })
 
 /** Why a lookup did not hit. */
-export const reasonOf = (outcome: CacheStore.Outcome): string =>
-  outcome._tag === "Miss" ? outcome.reason : outcome._tag
+export const reasonOf = (outcome: CacheStore.Outcome): string => outcome._tag === "Miss" ? outcome.reason : outcome._tag
 
 /** Looks up, misses, fills, and must be accepted. */
 export const fill = Effect.fnUntraced(function*(
