@@ -27,7 +27,8 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/parameters",
     "internal/redis/",
     "internal/rowCodec",
-    "internal/rows"
+    "internal/rows",
+    "internal/schemas"
   ],
   [
     "Invalidator",
@@ -53,6 +54,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "MaterializedView",
     "internal/formTrie",
     "internal/forms",
+    "internal/named",
     "internal/statement",
     "internal/testDatabase"
   ]
