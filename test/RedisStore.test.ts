@@ -11,6 +11,8 @@ import * as Stream from "effect/Stream"
 import { InvalidOptionError } from "../src/CacheError.ts"
 import * as CacheStore from "../src/CacheStore.ts"
 import * as Dependency from "../src/Dependency.ts"
+import type { Layout } from "../src/internal/redis/layouts.ts"
+import { orderOf } from "../src/internal/redis/prelude.ts"
 import * as Replies from "../src/internal/redis/replies.ts"
 import * as Scripts from "../src/internal/redis/scripts.ts"
 import * as Wire from "../src/internal/redis/wire.ts"
@@ -100,7 +102,7 @@ interface Guard {
   readonly name: string
   /** The text of the guard in the scripts, and what stands there without it. */
   readonly without: readonly [guard: string | RegExp, mutant: string]
-  readonly layouts?: ReadonlyArray<Scripts.Layout>
+  readonly layouts?: ReadonlyArray<Layout>
   readonly options?: RedisStore.RedisStoreOptions
   /** Whether all went right. */
   readonly scenario: (on: {
@@ -354,7 +356,7 @@ const guards: ReadonlyArray<Guard> = [
     scenario: Effect.fnUntraced(function*({ key, redis, store }) {
       const { epoch } = yield* fill(store, key, orders)
       // As when two masters rotated apart from each other.
-      const twin = `${Scripts.orderOf(epoch)}-twin`
+      const twin = `${orderOf(epoch)}-twin`
       yield* redis.send("HSET", redisKey(key.namespace, "meta"), "epoch", twin)
       yield* redis.send("ZADD", redisKey(key.namespace, "stamps"), "+inf", `~${twin}`)
       return (yield* store.invalidate(unrelated(key.namespace))).epoch !== twin
@@ -366,7 +368,7 @@ const guards: ReadonlyArray<Guard> = [
     scenario: Effect.fnUntraced(function*({ another, key, redis, store }) {
       const { epoch } = yield* fill(store, key, orders)
       // As if the clock of Redis had been set back by a day since.
-      const later = `${Scripts.orderOf(epoch) + 86_400_000_000}-later`
+      const later = `${orderOf(epoch) + 86_400_000_000}-later`
       yield* redis.send("HSET", redisKey(key.namespace, "meta"), "epoch", later)
       yield* redis.send("ZADD", redisKey(key.namespace, "stamps"), "+inf", `~${later}`)
       yield* store.invalidate(unrelated(key.namespace))
@@ -616,7 +618,7 @@ describe("RedisStore", () => {
           yield* corrupt
           assert.strictEqual(yield* store.store(key, entryOf("late", orders), lease), "refused")
           const { lease: next } = yield* miss(store, key, orders)
-          assert.isAbove(Scripts.orderOf(next.epoch), Scripts.orderOf(lease.epoch))
+          assert.isAbove(orderOf(next.epoch), orderOf(lease.epoch))
         }
       }))
 
@@ -643,7 +645,7 @@ describe("RedisStore", () => {
         const other = yield* storeOn(strict.service, { layout })
         const after = yield* other.invalidate(write(key.namespace, row("orders", { id: 7 })))
         assert.strictEqual(strict.changed(), 1)
-        assert.isAbove(Scripts.orderOf(after.epoch), Scripts.orderOf(before.epoch))
+        assert.isAbove(orderOf(after.epoch), orderOf(before.epoch))
 
         yield* server.command("CONFIG", "SET", "maxmemory", "0")
         yield* miss(store, seven, rows(7))
