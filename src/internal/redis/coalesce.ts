@@ -79,7 +79,11 @@ export const make = <Request, Answer>(options: Options<Request, Answer>) => {
   }
 
   /** A call that failed or has left: what was answered already is nobody's. */
-  const end = (namespace: string, call: Call<Request, Answer>, exit?: Exit.Exit<ReadonlyArray<Answer>, CacheError>): void => {
+  const end = (
+    namespace: string,
+    call: Call<Request, Answer>,
+    exit?: Exit.Exit<ReadonlyArray<Answer>, CacheError>
+  ): void => {
     const { resume } = call
     if (resume === undefined) return
     call.resume = undefined

@@ -16,7 +16,9 @@ export interface Head {
 /** The order of an epoch. */
 export const orderOf = (epoch: string): number => Number(epoch.slice(0, epoch.indexOf("-")))
 
-export const headOf = (head: Head): ReadonlyArray<string | number> => [head.nonce, head.seenEpoch, head.seenClock, head.channel, head.namespace]
+export const headOf = (
+  head: Head
+): ReadonlyArray<string | number> => [head.nonce, head.seenEpoch, head.seenClock, head.channel, head.namespace]
 
 const ask = `
 -- A key of the wrong type is a loss like any other. Other errors, a missing right say, are not.

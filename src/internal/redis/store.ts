@@ -142,7 +142,11 @@ export const make = (
     }
   })
 
-  const release = (name: string, flights: ReadonlyArray<{ readonly key: CacheKey; readonly lease: Lease }>, free = true) => {
+  const release = (
+    name: string,
+    flights: ReadonlyArray<{ readonly key: CacheKey; readonly lease: Lease }>,
+    free = true
+  ) => {
     const { keys } = namespaceOf(name)
     const own = flights.flatMap(({ key, lease }) =>
       lease.flight === undefined ? [] : [{ key: keys.flight(key.fingerprint), token: lease.flight }]
