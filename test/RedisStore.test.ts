@@ -671,6 +671,123 @@ describe("RedisStore", () => {
         assert.deepStrictEqual(yield* commands, Array.from({ length: 6 }, () => "EVALSHA"))
       }))
 
+    it.live(`what is asked for at once is one command, ${layout}`, () =>
+      Effect.gen(function*() {
+        const { key, server, store } = yield* setUp({}, { layout })
+        const keys = Array.from({ length: 100 }, (_, i) => keyOf(key.namespace, `${i}`))
+        const sets = keys.map((_, id) => setOf(row("orders", { id: id % 10 })))
+        const lookups = Effect.forEach(keys, (key, i) => store.lookup(key, sets[i]), { concurrency: "unbounded" })
+        // Redis learns the scripts.
+        yield* fill(store, key, orders)
+        const commands = yield* server.monitor
+        const outcomes = yield* lookups
+        const verdicts = yield* Effect.forEach(
+          outcomes,
+          (outcome, i) => {
+            assert(outcome._tag === "Miss")
+            return store.store(keys[i], entryOf(i, sets[i]), outcome.lease)
+          },
+          { concurrency: "unbounded" }
+        )
+        assert.isTrue(verdicts.every((verdict) => verdict === "accepted"))
+        for (const [i, outcome] of (yield* lookups).entries()) assert(outcome._tag === "Hit" && outcome.value === i)
+        assert.deepStrictEqual(yield* commands, ["EVALSHA", "EVALSHA", "EVALSHA"])
+
+        // Four mebibytes a command: what holds a server up is its size.
+        const large = "x".repeat(1_500_000)
+        yield* Effect.forEach(
+          outcomes.slice(0, 5),
+          ({ lease }, i) => store.store(keys[i], entryOf(large, sets[i]), lease),
+          { concurrency: "unbounded" }
+        )
+        assert.lengthOf(yield* commands, 3 + 3)
+        assert.strictEqual((yield* hit(store, keys[4], sets[4])).value, large)
+      }))
+
+    it.live(`an owner that died is replaced in time, and does no harm when it comes back, ${layout}`, () =>
+      Effect.gen(function*() {
+        const { key, redis, store } = yield* setUp({}, { layout, flightTimeout: "250 millis" })
+        const another = yield* storeOn(redis, { layout, flightTimeout: "1 minute" })
+        const lease = yield* owning(store, key, orders)
+        const waiting = yield* another.lookup(key, orders)
+        assert(waiting._tag === "Wait")
+        assert.isAtMost(waiting.remainingMillis, 250)
+        yield* Effect.sleep(Math.max(1, waiting.remainingMillis) + 10)
+        const next = yield* owning(another, key, orders)
+        assert.strictEqual(yield* redis.send("EXISTS", redisKey(key.namespace, "f:q")), 1)
+
+        // Nothing was invalidated since: its answer is as good as its successor's, whose flight goes on.
+        assert.strictEqual(yield* store.store(key, entryOf("late", orders), lease), "accepted")
+        assert.strictEqual((yield* hit(store, key, orders)).value, "late")
+        const meanwhile = yield* store.lookup(key, orders, 0)
+        assert(meanwhile._tag === "Stale" && meanwhile.waiting)
+        assert.strictEqual(yield* another.store(key, entryOf("v", orders), next), "accepted")
+        assert.strictEqual(yield* redis.send("EXISTS", redisKey(key.namespace, "f:q")), 0)
+      }))
+
+    it.live(`a lookup that is given up gives its flight back, ${layout}`, () =>
+      Effect.gen(function*() {
+        const { key, redis, server, store } = yield* setUp({}, { layout, flightTimeout: "1 minute" })
+        const another = yield* storeOn(yield* clientOf(server), { layout })
+        yield* fill(store, keyOf(key.namespace, "other"), orders)
+        yield* server.pause
+        const gone = yield* Effect.exit(Effect.timeout(store.lookup(key, orders), "30 millis"))
+        assert.strictEqual(gone._tag, "Failure")
+        yield* server.resume
+        // Its command is run all the same. Then nobody is waited for, and the next one who asks reads.
+        yield* redis.send("PING")
+        yield* Effect.repeat(redis.send("EXISTS", redisKey(key.namespace, "f:q")), {
+          until: (count) => count === 0,
+          schedule: Schedule.spaced("5 millis")
+        })
+        yield* owning(another, key, orders)
+      }))
+
+    it.live(`a flight that is not one is replaced, ${layout}`, () =>
+      Effect.gen(function*() {
+        const { key, redis, store } = yield* setUp({}, { layout })
+        const flight = redisKey(key.namespace, "f:q")
+        const { epoch } = yield* miss(store, key, orders).pipe(Effect.map(({ lease }) => lease))
+        const cases: ReadonlyArray<ReadonlyArray<string>> = [
+          ["SET", flight, ""],
+          ["SET", flight, "x"],
+          ["SET", flight, `token ${epoch} x`],
+          ["RPUSH", flight, "x"],
+          // Without an end it would be waited for for ever.
+          ["SET", flight, `token ${epoch} 999`]
+        ]
+        for (const [command, ...args] of cases) {
+          yield* redis.send("DEL", flight)
+          yield* redis.send(command, ...args)
+          const lease = yield* owning(store, key, orders)
+          yield* redis.send("DEL", flight)
+          yield* redis.send(command, ...args)
+          yield* store.release(key, lease)
+          assert.strictEqual(
+            yield* store.store(key, { ...entryOf("v", orders), timeToLiveMillis: 1 }, lease),
+            "accepted"
+          )
+          yield* Effect.sleep(5)
+        }
+      }))
+
+    it.live(`memory runs out: flights end, ${layout}`, () =>
+      Effect.gen(function*() {
+        const { key, server, store } = yield* setUp({ "maxmemory-policy": "noeviction" }, { layout })
+        const given = yield* owning(store, keyOf(key.namespace, "given up"), orders)
+        const refused = yield* owning(store, keyOf(key.namespace, "refused"), orders)
+        yield* store.invalidate(write(key.namespace, table("orders")))
+        yield* server.command("CONFIG", "SET", "maxmemory", "1")
+        yield* store.release(keyOf(key.namespace, "given up"), given)
+        const late = store.store(keyOf(key.namespace, "refused"), entryOf("late", orders), refused)
+        assert.strictEqual(yield* late, "refused")
+        yield* server.command("CONFIG", "SET", "maxmemory", "0")
+        for (const name of ["given up", "refused"]) {
+          const outcome = yield* store.lookup(keyOf(key.namespace, name), orders)
+          assert(outcome._tag === "Miss" && outcome.lease.flight === undefined)
+        }
+      }))
+
     it.live(`survives SCRIPT FLUSH and FLUSHALL, ${layout}`, () =>
       Effect.gen(function*() {
         const { key, server, store } = yield* setUp({}, { layout })
@@ -1291,7 +1408,11 @@ describe("RedisStore", () => {
       [{ prefix: 7 }, "prefix"],
       [{ maxDependencies: 0 }, "maxDependencies"],
       [{ maxDependencies: 1.5 }, "maxDependencies"],
-      [{ maxDependency: 5 }, "maxDependency"]
+      [{ maxDependency: 5 }, "maxDependency"],
+      [{ flightTimeout: 0 }, "flightTimeout"],
+      [{ flightTimeout: "-1 seconds" }, "flightTimeout"],
+      [{ flightTimeout: "Infinity" }, "flightTimeout"],
+      [{ flightTimeout: "soon" }, "flightTimeout"]
     ]
     for (const [options, option] of cases) {
       try {
