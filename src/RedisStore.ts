@@ -103,7 +103,10 @@ export const layer = (options?: RedisStoreOptions): Layer.Layer<CacheStore, neve
   const flightMillis = Math.ceil(Options.millis(owner, "flightTimeout", options?.flightTimeout, 5_000))
   return Layer.effect(
     CacheStore,
-    Effect.map(Redis.Redis, (redis) => Store.make(redis, { layout, prefix, maxDependencies, flightMillis }))
+    Effect.map(
+      Redis.Redis,
+      (redis) => Store.make(redis, { layout, prefix, maxDependencies, flightMillis, maxRequests: 128 })
+    )
   )
 }
 
