@@ -29,6 +29,8 @@ export interface Settings {
   readonly prefix: string
   readonly maxDependencies: number
   readonly flightMillis: number
+  /** How many lookups or fills a command carries at most: a script holds up everybody else's while it runs. */
+  readonly maxRequests: number
 }
 
 /** A lookup on its way. */
@@ -51,7 +53,7 @@ type Verdict = "accepted" | "refused"
 
 export const make = (
   redis: Redis.Redis["Service"],
-  { flightMillis, layout, maxDependencies, prefix }: Settings
+  { flightMillis, layout, maxDependencies, maxRequests, prefix }: Settings
 ): CacheStore["Service"] => {
   const channel = `${prefix}:changes`
   const runLookup = Script.run(redis, Scripts.lookup[layout])
@@ -237,8 +239,7 @@ export const make = (
   })
 }
 
-// A script holds up everybody else's while it runs.
-const maxRequests = 128
+// What a command carries at most.
 const maxStampBytes = 1024 * 1024
 const maxValueBytes = 4 * 1024 * 1024
 
