@@ -39,8 +39,7 @@ const remote = Layer.effect(
     CacheStore.CacheStore.of({
       ...store,
       peek: () => undefined,
-      lookup: (...args) =>
-        Effect.andThen(Effect.promise(() => Promise.resolve()), store.lookup(...args))
+      lookup: (...args) => Effect.andThen(Effect.promise(() => Promise.resolve()), store.lookup(...args))
     }))
 ).pipe(Layer.provide(CacheStore.layerMemory()))
 
