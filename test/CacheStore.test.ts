@@ -26,7 +26,7 @@ afterEach(() => {
 
 const { row, tag } = Dependency
 
-suite("CacheStore.layerMemory", CacheStore.layerMemory())
+suite("CacheStore.layerMemory", CacheStore.layerMemory(), { spaces: true })
 
 const none = setOf()
 
