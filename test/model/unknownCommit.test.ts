@@ -1,0 +1,19 @@
+import { describe } from "vitest"
+import { holds, refuted } from "./expectations.ts"
+import { unknownCommit } from "./unknownCommit.ts"
+
+describe("a commit whose outcome is unknown", () => {
+  holds("is invalidated once it is settled", unknownCommit({ settled: true }), 66)
+  refuted("is not, if that is done at once", unknownCommit({}), {
+    what: "the write is settled, and a hit would be stale",
+    steps: 6,
+    states: 61,
+    ends: [
+      "INVALIDATE at clock 1",
+      "LOOKUP: miss, lease 1",
+      "reads v0",
+      "COMMIT v1 visible",
+      "STORE v0: accepted"
+    ]
+  })
+})
