@@ -16,6 +16,8 @@ export type Step<S> = (label: () => string, next: S, wrong?: string | false) => 
 
 export interface Model<S> {
   readonly initial: S
+  /** Of states that differ only in which of several equals is which, the one that stands for all. */
+  readonly canonical?: (state: S) => S
   readonly next: (state: S, step: Step<S>) => void
   /** What is wrong with a state, if anything. */
   readonly wrong?: (state: S) => string | undefined
@@ -31,7 +33,8 @@ export interface Report {
 
 /** Explores a model. Throws where it has more than `maxStates` states: then it proves nothing. */
 export const explore = <S>(model: Model<S>, maxStates = 5_000_000): Report => {
-  const seen = new Set<string>([keyOf(model.initial)])
+  const key = (state: S): string => keyOf(model.canonical === undefined ? state : model.canonical(state))
+  const seen = new Set<string>([key(model.initial)])
   let parents = new Int32Array(1 << 12)
   let ordinals = new Uint16Array(1 << 12)
 
@@ -68,7 +71,7 @@ export const explore = <S>(model: Model<S>, maxStates = 5_000_000): Report => {
           return
         }
         const size = seen.size
-        if (seen.add(keyOf(next)).size > size) {
+        if (seen.add(key(next)).size > size) {
           if (size === maxStates) throw new Error(`more than ${maxStates} states`)
           if (size === parents.length) {
             parents = grown(parents, new Int32Array(2 * size))
@@ -102,6 +105,15 @@ export const replaced = <A>(array: ReadonlyArray<A>, index: number, value: A): R
 
 /** Whether two values are equal as states are. */
 export const same = (a: unknown, b: unknown): boolean => keyOf(a) === keyOf(b)
+
+/** An array in an order that depends on its elements alone. */
+export const sorted = <A>(array: ReadonlyArray<A>): ReadonlyArray<A> => {
+  if (array.length < 2) return array
+  const keys = array.map(keyOf)
+  if (array.length === 2) return keys[0]! <= keys[1]! ? array : [array[1]!, array[0]!]
+  const order = keys.map((_, i) => i).sort((i, j) => keys[i]! < keys[j]! ? -1 : keys[i] === keys[j] ? 0 : 1)
+  return order.map((i) => array[i]!)
+}
 
 const grown = <A extends Int32Array | Uint16Array>(from: A, to: A): A => {
   to.set(from)
