@@ -38,7 +38,7 @@ describe("a shared store holds what it promises", () => {
   holds("strict: writers die", sharedStore({ ...resolved, writersDie: true }), 29_370)
 })
 
-// Two readers in the long run, which takes half a minute on a fast core.
+// One reader finds the same counterexamples as two. Two are half a minute of work.
 describe("a shared store holds what it promises under several faults", () => {
   const readers = long ? 2 : 1
   const holdsFor = (name: string, options: Options, one: number, two: number) =>
@@ -65,11 +65,13 @@ describe("a shared store holds what it promises under several faults", () => {
     11_657,
     229_871
   )
-  holds(
-    "strict: it fails over, metadata are evicted, barriers follow, and writers die",
-    sharedStore({ ...barrier, ...evicting, failover: true, writersDie: true, readers: 1 }),
-    416_763
-  )
+  if (long) {
+    holds(
+      "strict: it fails over, metadata are evicted, barriers follow, and writers die",
+      sharedStore({ ...barrier, ...evicting, failover: true, writersDie: true, readers: 1 }),
+      416_763
+    )
+  }
 })
 
 const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Refutation] } = {
