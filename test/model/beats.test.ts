@@ -1,24 +1,23 @@
 import { describe } from "vitest"
 import { beats, guarded, type Guards, type Options } from "./beats.ts"
-import { holds, long, type Refutation, refuted } from "./expectations.ts"
+import { about, long, type Removed } from "./expectations.ts"
+
+const { holds, refutedWithout } = about<Options>(beats, guarded)
 
 const older = "what is served lacks an invalidation that was acknowledged delta ago"
 
 describe("beats bound what is served", () => {
-  const holdsFor = (name: string, options: Options, states: number) =>
-    holds(name, beats({ ...guarded, ...options }), states)
-
-  holdsFor("a message is lost", { losses: 1 }, 23_551)
-  holdsFor("the primary is deposed", { deposed: true }, 23_598)
-  holdsFor("the wall clock is set back", { setbacks: 1 }, 31_091)
-  holdsFor("the process is suspended", { suspensions: 1 }, 49_755)
+  holds("a message is lost", { losses: 1 }, 23_551)
+  holds("the primary is deposed", { deposed: true }, 23_598)
+  holds("the wall clock is set back", { setbacks: 1 }, 31_091)
+  holds("the process is suspended", { suspensions: 1 }, 49_755)
   if (long) {
-    holdsFor("several faults, suspended", { losses: 1, deposed: true, suspensions: 1 }, 281_323)
-    holdsFor("several faults, set back", { losses: 1, deposed: true, setbacks: 1, ticks: 5 }, 225_930)
+    holds("several faults, suspended", { losses: 1, deposed: true, suspensions: 1 }, 281_323)
+    holds("several faults, set back", { losses: 1, deposed: true, setbacks: 1, ticks: 5 }, 225_930)
   }
 })
 
-const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Refutation] } = {
+const removed: Removed<Guards, Options> = {
   sinceSent: [{}, {
     what: older,
     steps: 8,
@@ -79,7 +78,5 @@ const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Re
 }
 
 describe("without one of their guards, beats do not", () => {
-  for (const [guard, [options, refutation]] of Object.entries(removed)) {
-    refuted(guard, beats({ ...guarded, ...options, [guard]: false }), refutation)
-  }
+  refutedWithout(removed)
 })

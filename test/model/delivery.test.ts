@@ -1,24 +1,23 @@
 import { describe } from "vitest"
 import { delivery, guarded, type Guards, type Options } from "./delivery.ts"
-import { holds, long, type Refutation, refuted } from "./expectations.ts"
+import { about, long, type Removed } from "./expectations.ts"
+
+const { holds, refutedWithout } = about<Options>(delivery, guarded)
 
 const older = "an answer is older than a write that had returned when it was asked for"
 
 describe("delivery holds what it promises", () => {
-  const holdsFor = (name: string, options: Options, states: number) =>
-    holds(name, delivery({ ...guarded, ...options }), states)
-
-  holdsFor("three writes", { writes: 3, lookups: 1, fills: 0 }, 94_082)
-  holdsFor("another process fills", { lookups: 1, timeouts: 1 }, 108_566)
-  holdsFor("the queue holds one", { capacity: 1, lookups: 1, fills: 0 }, 18_862)
+  holds("three writes", { writes: 3, lookups: 1, fills: 0 }, 94_082)
+  holds("another process fills", { lookups: 1, timeouts: 1 }, 108_566)
+  holds("the queue holds one", { capacity: 1, lookups: 1, fills: 0 }, 18_862)
   if (long) {
-    holdsFor("another process fills, two time-outs", { lookups: 1 }, 444_502)
-    holdsFor("another process fills, the queue holds one", { capacity: 1, lookups: 1 }, 502_106)
-    holdsFor("another process fills, two reads", { timeouts: 1 }, 503_952)
+    holds("another process fills, two time-outs", { lookups: 1 }, 444_502)
+    holds("another process fills, the queue holds one", { capacity: 1, lookups: 1 }, 502_106)
+    holds("another process fills, two reads", { timeouts: 1 }, 503_952)
   }
 })
 
-const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Refutation] } = {
+const removed: Removed<Guards, Options> = {
   unserved: [{ timeouts: 1 }, {
     what: older,
     steps: 6,
@@ -90,7 +89,5 @@ const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Re
 }
 
 describe("without one of its guards, delivery does not", () => {
-  for (const [guard, [options, refutation]] of Object.entries(removed)) {
-    refuted(guard, delivery({ ...guarded, ...options, [guard]: false }), refutation)
-  }
+  refutedWithout(removed)
 })

@@ -1,28 +1,27 @@
 import { describe } from "vitest"
 import { dependencies, guarded, type Guards, type Options } from "./dependencies.ts"
-import { holds, long, type Refutation, refuted } from "./expectations.ts"
+import { about, long, type Removed } from "./expectations.ts"
+
+const { holds, refutedWithout } = about<Options>(dependencies, guarded)
 
 const stale = "nothing is outstanding, and a hit of q would be stale"
 const staleWithTag = "nothing is outstanding, and a hit of q with the tag would be stale"
 const accepted = "a fill is accepted that is older than what is acknowledged"
 
 describe("entries with several dependencies hold what they promise", () => {
-  const holdsFor = (name: string, options: Options, states: number) =>
-    holds(name, dependencies({ ...guarded, ...options }), states)
-
-  holdsFor("flat, stamps are trimmed", { lookups: 2, trims: 2 }, 116_678)
-  holdsFor("flat, metadata are lost", { lookups: 2, trims: 0, losses: 1 }, 49_944)
-  holdsFor("grouped, stamps are trimmed", { layout: "grouped", lookups: 2, trims: 2 }, 73_909)
-  holdsFor("grouped, metadata are lost", { layout: "grouped", lookups: 2, trims: 0, losses: 1 }, 49_348)
+  holds("flat, stamps are trimmed", { lookups: 2, trims: 2 }, 116_678)
+  holds("flat, metadata are lost", { lookups: 2, trims: 0, losses: 1 }, 49_944)
+  holds("grouped, stamps are trimmed", { layout: "grouped", lookups: 2, trims: 2 }, 73_909)
+  holds("grouped, metadata are lost", { layout: "grouped", lookups: 2, trims: 0, losses: 1 }, 49_348)
   if (long) {
-    holdsFor("flat, three lookups", {}, 240_323)
-    holdsFor("flat, three lookups, metadata are lost", { losses: 1 }, 1_304_750)
-    holdsFor("grouped, three lookups", { layout: "grouped" }, 197_642)
-    holdsFor("grouped, three lookups, metadata are lost", { layout: "grouped", losses: 1 }, 1_108_132)
+    holds("flat, three lookups", {}, 240_323)
+    holds("flat, three lookups, metadata are lost", { losses: 1 }, 1_304_750)
+    holds("grouped, three lookups", { layout: "grouped" }, 197_642)
+    holds("grouped, three lookups, metadata are lost", { layout: "grouped", losses: 1 }, 1_108_132)
   }
 })
 
-const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Refutation] } = {
+const removed: Removed<Guards, Options> = {
   storeComparesAll: [{ layout: "grouped" }, {
     what: accepted,
     steps: 5,
@@ -98,7 +97,5 @@ const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Re
 }
 
 describe("without one of their guards, entries with several dependencies do not", () => {
-  for (const [guard, [options, refutation]] of Object.entries(removed)) {
-    refuted(guard, dependencies({ ...guarded, ...options, [guard]: false }), refutation)
-  }
+  refutedWithout(removed)
 })

@@ -17,11 +17,6 @@ const told = ({ states, violation }: Report): string =>
     ? `holds in all ${states} states`
     : [violation.what, ...violation.trace.map((step, i) => `${String(i + 1).padStart(4)}. ${step}`)].join("\n")
 
-/** Everything was visited, and nothing is wrong. */
-export const holds = <S>(name: string, model: Model<S>, states: number): void => {
-  it(name, { timeout }, () => expect(told(explore(model))).toBe(`holds in all ${states} states`))
-}
-
 export interface Refutation {
   readonly what: string
   /** The last steps of the shortest counterexample, and how many there are. */
@@ -31,14 +26,38 @@ export interface Refutation {
   readonly states: number
 }
 
-/** Something goes wrong, and in this way. */
-export const refuted = <S>(name: string, model: Model<S>, expected: Refutation): void => {
-  it(name, { timeout }, async ({ annotate }) => {
-    const report = explore(model)
-    await annotate(told(report), "counterexample")
-    const { trace = [], what } = report.violation ?? {}
-    const { ends, steps, states } = expected
-    expect({ what, ends: trace.slice(-ends.length), steps: trace.length, states: report.states }, told(report))
-      .toEqual({ what: expected.what, ends, steps, states })
-  })
+/** For every guard: where it is removed from, and what happens then. */
+export type Removed<Guards, Options> = {
+  readonly [guard in keyof Guards]-?: readonly [from: Options, Refutation]
+}
+
+/** The expectations of one model, whose options are added to `guarded`. */
+export const about = <Options extends object>(make: (options: Options) => Model<any>, guarded: Options) => {
+  const model = (options: Options) => make({ ...guarded, ...options })
+
+  /** Everything was visited, and nothing is wrong. */
+  const holds = (name: string, options: Options, states: number): void => {
+    it(name, { timeout }, () => expect(told(explore(model(options)))).toBe(`holds in all ${states} states`))
+  }
+
+  /** Something goes wrong, and in this way. */
+  const refuted = (name: string, options: Options, expected: Refutation): void => {
+    it(name, { timeout }, async ({ annotate }) => {
+      const report = explore(model(options))
+      await annotate(told(report), "counterexample")
+      const { trace = [], what } = report.violation ?? {}
+      expect(
+        { what, ends: trace.slice(-expected.ends.length), steps: trace.length, states: report.states },
+        told(report)
+      ).toEqual(expected)
+    })
+  }
+
+  const refutedWithout = <Guards>(removed: Removed<Guards, Options>): void => {
+    for (const [guard, [options, expected]] of Object.entries<readonly [Options, Refutation]>(removed)) {
+      refuted(guard, { ...options, [guard]: false }, expected)
+    }
+  }
+
+  return { holds, refuted, refutedWithout }
 }

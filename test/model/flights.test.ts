@@ -1,35 +1,34 @@
 import { describe } from "vitest"
-import { holds, long, type Refutation, refuted } from "./expectations.ts"
+import { about, long, type Removed } from "./expectations.ts"
 import { flights, guarded, type Guards, type Options } from "./flights.ts"
+
+const { holds, refutedWithout } = about<Options>(flights, guarded)
 
 const granted = "a flight is granted while another's query may still fill"
 const ended = "a process is told to wait for a flight that has ended"
 const accepted = "a fill is accepted that is older than what is acknowledged"
 
 describe("flights across processes hold what they promise", () => {
-  const holdsFor = (name: string, options: Options, states: number) =>
-    holds(name, flights({ ...guarded, ...options }), states)
-
-  holdsFor("three processes", {}, 74_839)
-  holdsFor(
+  holds("three processes", {}, 74_839)
+  holds(
     "two processes, one is killed, one paused, a reply is lost",
     { processes: 2, kills: 1, pauses: 1, lostReplies: 1, ticks: 5 },
     159_056
   )
   if (long) {
-    holdsFor(
+    holds(
       "two processes, one is killed, one paused, a reply is lost, for longer",
       { processes: 2, kills: 1, pauses: 1, lostReplies: 1 },
       253_122
     )
-    holdsFor("three processes, two writes", { writes: 2 }, 402_086)
-    holdsFor("three processes, one is paused", { pauses: 1 }, 639_825)
-    holdsFor("three processes, one is killed", { kills: 1 }, 353_158)
-    holdsFor("three processes, a reply is lost", { lostReplies: 1 }, 181_214)
+    holds("three processes, two writes", { writes: 2 }, 402_086)
+    holds("three processes, one is paused", { pauses: 1 }, 639_825)
+    holds("three processes, one is killed", { kills: 1 }, 353_158)
+    holds("three processes, a reply is lost", { lostReplies: 1 }, 181_214)
   }
 })
 
-const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Refutation] } = {
+const removed: Removed<Guards, Options> = {
   expires: [{}, {
     what: ended,
     steps: 4,
@@ -81,7 +80,5 @@ const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Re
 }
 
 describe("without one of their guards, flights across processes do not", () => {
-  for (const [guard, [options, refutation]] of Object.entries(removed)) {
-    refuted(guard, flights({ ...guarded, ...options, [guard]: false }), refutation)
-  }
+  refutedWithout(removed)
 })

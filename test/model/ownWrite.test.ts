@@ -1,6 +1,8 @@
 import { describe } from "vitest"
-import { holds, type Refutation, refuted } from "./expectations.ts"
+import { about, type Refutation } from "./expectations.ts"
 import { ownWrite } from "./ownWrite.ts"
+
+const { holds, refuted } = about(ownWrite, {})
 
 const purgedOnly: Omit<Refutation, "states"> = {
   what: "the write has returned, and its process would serve what was before",
@@ -9,18 +11,12 @@ const purgedOnly: Omit<Refutation, "states"> = {
 }
 
 describe("what a process wrote", () => {
-  holds("is served, once the clock is applied", ownWrite({ clockApplied: true }), 33)
+  holds("is served, once the clock is applied", { clockApplied: true }, 33)
   holds(
     "is served, once the clock is applied and no fills come between",
-    ownWrite({
-      clockApplied: true,
-      fillsBlocked: true
-    }),
+    { clockApplied: true, fillsBlocked: true },
     31
   )
-  refuted("is not, if the own cache is only purged", ownWrite({}), { ...purgedOnly, states: 27 })
-  refuted("is not, if fills are only blocked meanwhile", ownWrite({ fillsBlocked: true }), {
-    ...purgedOnly,
-    states: 25
-  })
+  refuted("is not, if the own cache is only purged", {}, { ...purgedOnly, states: 27 })
+  refuted("is not, if fills are only blocked meanwhile", { fillsBlocked: true }, { ...purgedOnly, states: 25 })
 })

@@ -1,6 +1,8 @@
 import { describe } from "vitest"
-import { holds, type Refutation, refuted } from "./expectations.ts"
+import { about, type Removed } from "./expectations.ts"
 import { type Guards, type Options, processCache } from "./processCache.ts"
+
+const { holds, refuted, refutedWithout } = about(processCache, {})
 
 const guarded: Options = { fillCompared: true, beat: true, epochOfPrimary: true }
 const others: Options = { ...guarded, others: true }
@@ -8,26 +10,26 @@ const others: Options = { ...guarded, others: true }
 const stale = "all is quiet, and the process would serve what is stale"
 
 describe("a process cache holds what it promises", () => {
-  holds("without faults", processCache({ fillCompared: true }), 93)
-  holds("a message is lost", processCache({ fillCompared: true, beat: true, losesMessage: true }), 314)
-  holds("the subscription is cut", processCache({ fillCompared: true, disconnects: true }), 340)
-  holds("the subscription is half open", processCache({ fillCompared: true, beat: true, halfOpen: true }), 429)
-  holds("the store fails over", processCache({ ...guarded, losesMessage: true, failover: true }), 2088)
-  holds("guarded by a placeholder, without faults", processCache({ placeholder: true }), 107)
+  holds("without faults", { fillCompared: true }, 93)
+  holds("a message is lost", { fillCompared: true, beat: true, losesMessage: true }, 314)
+  holds("the subscription is cut", { fillCompared: true, disconnects: true }, 340)
+  holds("the subscription is half open", { fillCompared: true, beat: true, halfOpen: true }, 429)
+  holds("the store fails over", { ...guarded, losesMessage: true, failover: true }, 2088)
+  holds("guarded by a placeholder, without faults", { placeholder: true }, 107)
 })
 
 describe("a process cache holds what it promises beside other dependencies", () => {
-  holds("a message is lost", processCache({ ...others, losesMessage: true }), 1887)
-  holds("the subscription is cut", processCache({ ...others, disconnects: true }), 2315)
-  holds("the subscription is half open", processCache({ ...others, halfOpen: true }), 2509)
+  holds("a message is lost", { ...others, losesMessage: true }, 1887)
+  holds("the subscription is cut", { ...others, disconnects: true }, 2315)
+  holds("the subscription is half open", { ...others, halfOpen: true }, 2509)
   holds(
     "the store fails over",
-    processCache({ ...others, losesMessage: true, failover: true, writes: 4, fills: 3 }),
+    { ...others, losesMessage: true, failover: true, writes: 4, fills: 3 },
     81_569
   )
 })
 
-const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Refutation] } = {
+const removed: Removed<Guards, Options> = {
   fillCompared: [{}, {
     what: stale,
     steps: 4,
@@ -66,13 +68,11 @@ const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Re
 }
 
 describe("without one of its guards, a process cache does not", () => {
-  for (const [guard, [options, refutation]] of Object.entries(removed)) {
-    refuted(guard, processCache({ ...options, [guard]: false }), refutation)
-  }
+  refutedWithout(removed)
 })
 
 describe("what looks right, and is not", () => {
-  refuted("gaps alone, where the subscription is half open", processCache({ fillCompared: true, halfOpen: true }), {
+  refuted("gaps alone, where the subscription is half open", { fillCompared: true, halfOpen: true }, {
     what: stale,
     steps: 4,
     states: 83,
@@ -80,11 +80,11 @@ describe("what looks right, and is not", () => {
   })
   refuted(
     "gaps alone, where the store fails over",
-    processCache({
+    {
       fillCompared: true,
       losesMessage: true,
       failover: true
-    }),
+    },
     {
       what: stale,
       steps: 3,

@@ -1,6 +1,8 @@
 import { describe } from "vitest"
-import { holds, refuted } from "./expectations.ts"
+import { about } from "./expectations.ts"
 import { type Options, shapes } from "./shapes.ts"
+
+const { holds, refuted } = about(shapes, {})
 
 const floor: Options = { absent: "floor", onlyRegistered: false }
 const atStore: Options = { ...floor, registeredAt: "store" }
@@ -8,13 +10,13 @@ const atStore: Options = { ...floor, registeredAt: "store" }
 const stale = "no invalidation is outstanding, and a hit would be stale"
 
 describe("row dependencies hold", () => {
-  holds("registered at LOOKUP, absent is refused", shapes({}), 34_184)
-  holds("registered at LOOKUP, absent is judged by a floor", shapes(floor), 29_659)
-  holds("registered at STORE, every older lease judged by the table", shapes({ ...atStore, newShape: "since" }), 19_371)
+  holds("registered at LOOKUP, absent is refused", {}, 34_184)
+  holds("registered at LOOKUP, absent is judged by a floor", floor, 29_659)
+  holds("registered at STORE, every older lease judged by the table", { ...atStore, newShape: "since" }, 19_371)
 })
 
 describe("row dependencies do not hold", () => {
-  refuted("registered at STORE", shapes(atStore), {
+  refuted("registered at STORE", atStore, {
     what: stale,
     steps: 5,
     states: 1062,
@@ -26,7 +28,7 @@ describe("row dependencies do not hold", () => {
       "r0 STORE u=0: accepted"
     ]
   })
-  refuted("registered at STORE, the first one judged by the table", shapes({ ...atStore, newShape: "first store" }), {
+  refuted("registered at STORE, the first one judged by the table", { ...atStore, newShape: "first store" }, {
     what: stale,
     steps: 8,
     states: 9780,
@@ -37,7 +39,7 @@ describe("row dependencies do not hold", () => {
       "r1 STORE u=0: accepted"
     ]
   })
-  refuted("absent counts as not invalidated", shapes({ absent: "floor" }), {
+  refuted("absent counts as not invalidated", { absent: "floor" }, {
     what: stale,
     steps: 6,
     states: 4501,

@@ -1,22 +1,21 @@
 import { describe } from "vitest"
-import { holds, long, type Refutation, refuted } from "./expectations.ts"
+import { about, long, type Removed } from "./expectations.ts"
 import { guarded, type Guards, type Options, shards } from "./shards.ts"
+
+const { holds, refutedWithout } = about<Options>(shards, guarded)
 
 const stale = "nothing is under way, and a hit would be stale"
 
 describe("shards hold what they promise", () => {
-  const holdsFor = (name: string, options: Options, states: number) =>
-    holds(name, shards({ ...guarded, ...options }), states)
-
-  holdsFor("without faults", { timeouts: 0 }, 11_918)
-  holdsFor("one invalidation times out at a shard", {}, 168_030)
-  holdsFor("two do", { timeouts: 2, fills: 1 }, 89_960)
+  holds("without faults", { timeouts: 0 }, 11_918)
+  holds("one invalidation times out at a shard", {}, 168_030)
+  holds("two do", { timeouts: 2, fills: 1 }, 89_960)
   if (long) {
-    holdsFor("two do, two fills", { timeouts: 2 }, 989_308)
+    holds("two do, two fills", { timeouts: 2 }, 989_308)
   }
 })
 
-const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Refutation] } = {
+const removed: Removed<Guards, Options> = {
   everyShard: [{}, {
     what: stale,
     steps: 6,
@@ -65,7 +64,5 @@ const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Re
 }
 
 describe("without one of their guards, shards do not", () => {
-  for (const [guard, [options, refutation]] of Object.entries(removed)) {
-    refuted(guard, shards({ ...guarded, ...options, [guard]: false }), refutation)
-  }
+  refutedWithout(removed)
 })

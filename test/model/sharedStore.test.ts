@@ -1,6 +1,8 @@
 import { describe } from "vitest"
-import { holds, long, type Refutation, refuted } from "./expectations.ts"
+import { about, long, type Removed } from "./expectations.ts"
 import { type Guards, type Options, sharedStore } from "./sharedStore.ts"
+
+const { holds, refuted, refutedWithout } = about(sharedStore, {})
 
 const strict: Options = { promise: "visible", fence: true }
 const resolved: Options = { ...strict, validated: true, resolver: true, fencesExpire: true }
@@ -13,36 +15,28 @@ const stale = "all is quiet, and a hit would be stale"
 const older = "a hit is older than what is visible"
 
 describe("a shared store holds what it promises", () => {
-  holds("without faults", sharedStore({}), 3104)
-  holds("strict", sharedStore(strict), 2848)
-  holds("the reverse index is evicted", sharedStore({ validated: true, evicted: "index" }), 10_624)
-  holds("metadata are evicted", sharedStore({ ...evicting, validated: true }), 20_298)
-  holds("it fails over", sharedStore(failover), 70_006)
-  holds("writers die, and a relay tells", sharedStore({ validated: true, writersDie: true, relay: true }), 5545)
-  holds(
-    "queries read from snapshots",
-    sharedStore({ validated: true, readsInSnapshot: true, leaseBeforeSnapshot: true }),
-    16_648
-  )
+  holds("without faults", {}, 3104)
+  holds("strict", strict, 2848)
+  holds("the reverse index is evicted", { validated: true, evicted: "index" }, 10_624)
+  holds("metadata are evicted", { ...evicting, validated: true }, 20_298)
+  holds("it fails over", failover, 70_006)
+  holds("writers die, and a relay tells", { validated: true, writersDie: true, relay: true }, 5545)
+  holds("queries read from snapshots", { validated: true, readsInSnapshot: true, leaseBeforeSnapshot: true }, 16_648)
   holds(
     "queries read from a database replica",
-    sharedStore({ validated: true, readsFromReplica: true, positionCompared: true }),
+    { validated: true, readsFromReplica: true, positionCompared: true },
     7100
   )
-  holds(
-    "a change feed invalidates",
-    sharedStore({ validated: true, feed: true, feedAwaitsVisible: true }),
-    8224
-  )
-  holds("strict: fences expire", sharedStore(resolved), 13_942)
-  holds("strict: writers die", sharedStore({ ...resolved, writersDie: true }), 29_370)
+  holds("a change feed invalidates", { validated: true, feed: true, feedAwaitsVisible: true }, 8224)
+  holds("strict: fences expire", resolved, 13_942)
+  holds("strict: writers die", { ...resolved, writersDie: true }, 29_370)
 })
 
 // One reader finds the same counterexamples as two. Two are half a minute of work.
 describe("a shared store holds what it promises under several faults", () => {
   const readers = long ? 2 : 1
   const holdsFor = (name: string, options: Options, one: number, two: number) =>
-    holds(name, sharedStore({ ...options, readers }), long ? two : one)
+    holds(name, { ...options, readers }, long ? two : one)
 
   holdsFor(
     "it fails over, writers die, and a relay tells",
@@ -51,10 +45,15 @@ describe("a shared store holds what it promises under several faults", () => {
     1_318_621
   )
   holdsFor("strict: it fails over, and fences are replicated", replicated, 14_161, 397_332)
-  holdsFor("strict: the same, and writers die", { ...replicated, writersDie: true }, 28_733, 741_312)
+  holdsFor(
+    "strict: it fails over, fences are replicated, and writers die",
+    { ...replicated, writersDie: true },
+    28_733,
+    741_312
+  )
   holdsFor("strict: it fails over, and a barrier follows", { ...barrier, failover: true }, 27_705, 727_075)
   holdsFor(
-    "strict: the same, and writers die",
+    "strict: it fails over, a barrier follows, and writers die",
     { ...barrier, failover: true, writersDie: true },
     59_636,
     1_436_346
@@ -68,13 +67,13 @@ describe("a shared store holds what it promises under several faults", () => {
   if (long) {
     holds(
       "strict: it fails over, metadata are evicted, barriers follow, and writers die",
-      sharedStore({ ...barrier, ...evicting, failover: true, writersDie: true, readers: 1 }),
+      { ...barrier, ...evicting, failover: true, writersDie: true, readers: 1 },
       416_763
     )
   }
 })
 
-const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Refutation] } = {
+const removed: Removed<Guards, Options> = {
   leaseCompared: [{}, {
     what: stale,
     steps: 7,
@@ -204,13 +203,11 @@ const removed: { readonly [guard in keyof Guards]-?: readonly [from: Options, Re
 }
 
 describe("without one of its guards, a shared store does not", () => {
-  for (const [guard, [options, refutation]] of Object.entries(removed)) {
-    refuted(guard, sharedStore({ ...options, [guard]: false }), refutation)
-  }
+  refutedWithout(removed)
 })
 
 describe("what looks right, and is not", () => {
-  refuted("stamps without a clock that is lost with them", sharedStore({ validated: true, evicted: "clock" }), {
+  refuted("stamps without a clock that is lost with them", { validated: true, evicted: "clock" }, {
     what: stale,
     steps: 12,
     states: 6638,
@@ -224,7 +221,7 @@ describe("what looks right, and is not", () => {
       "r0 STORE v1"
     ]
   })
-  refuted("fences that expire on their own", sharedStore({ writersDie: true, fence: true, fencesExpire: true }), {
+  refuted("fences that expire on their own", { writersDie: true, fence: true, fencesExpire: true }, {
     what: stale,
     steps: 8,
     states: 3832,
@@ -232,7 +229,7 @@ describe("what looks right, and is not", () => {
   })
   refuted(
     "fences that invalidate, and expire on their own",
-    sharedStore({ writersDie: true, fence: true, fencesExpire: true, fencePurges: true }),
+    { writersDie: true, fence: true, fencesExpire: true, fencePurges: true },
     {
       what: stale,
       steps: 8,
@@ -249,7 +246,7 @@ describe("what looks right, and is not", () => {
   )
   refuted(
     "fences that are lost with the epoch, and a writer dies",
-    sharedStore({ ...resolved, ...failover, promise: "acknowledged", writersDie: true }),
+    { ...resolved, ...failover, promise: "acknowledged", writersDie: true },
     {
       what: stale,
       steps: 8,
@@ -264,7 +261,7 @@ describe("what looks right, and is not", () => {
       ]
     }
   )
-  refuted("fences that are evicted", sharedStore({ ...barrier, ...evicting, barrier: false }), {
+  refuted("fences that are evicted", { ...barrier, ...evicting, barrier: false }, {
     what: older,
     steps: 8,
     states: 6014,

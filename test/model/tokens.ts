@@ -4,7 +4,7 @@
  * from its write to its reads: epoch and clock of the invalidation.
  *
  * The shared store may lose its metadata (an epoch begins), and may fail over to a
- * lagging replica without showing that it did, as a store behind REST does.
+ * lagging replica, without showing that it did if it is behind REST.
  *
  * What is checked: no answer to the session is older than its own last write.
  *
@@ -33,6 +33,10 @@ export interface Options extends Guards {
   readonly timeouts?: number
   readonly losses?: number
   readonly failovers?: number
+  /** Whether the store shows that another primary answers: then an epoch begins. Default: no. */
+  readonly identity?: boolean
+  /** Whether the session writes through processes that have seen nothing yet. */
+  readonly strangers?: boolean
 }
 
 export const guarded: Required<Guards> = {
@@ -109,7 +113,7 @@ export const tokens = (options: Options): Model<State> => {
     const point: Point = { epoch: after.store.epoch, clock: after.store.clock }
     step(
       () => `the session writes v${version}, token ${told(point)}`,
-      { ...after, token: point, seen: later(point, state.seen) }
+      { ...after, token: point, seen: options.strangers ? start : later(point, state.seen) }
     )
     if (state.timeouts < timeouts) {
       step(() => `the session writes v${version}, INVALIDATE is lost`, {
@@ -199,9 +203,13 @@ export const tokens = (options: Options): Model<State> => {
     if (state.failovers < failovers) {
       if (!same(replica, store)) {
         step(() => "the store replicates", { ...state, replica: store })
+        const failed = { ...state, failovers: state.failovers + 1 }
+        const point = { epoch: Math.max(store.epoch, replica.epoch) + 1, clock: 0 }
         step(
           () => `the store fails over to ${told(replica)}`,
-          { ...state, store: replica, failovers: state.failovers + 1 }
+          options.identity
+            ? published({ ...failed, store: { ...replica, ...point, stamp: null } }, point)
+            : { ...failed, store: replica }
         )
       }
     }

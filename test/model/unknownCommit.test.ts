@@ -1,10 +1,12 @@
 import { describe } from "vitest"
-import { holds, refuted } from "./expectations.ts"
+import { about } from "./expectations.ts"
 import { unknownCommit } from "./unknownCommit.ts"
 
+const { holds, refuted } = about(unknownCommit, {})
+
 describe("a commit whose outcome is unknown", () => {
-  holds("is invalidated once it is settled", unknownCommit({ settled: true }), 66)
-  refuted("is not, if that is done at once", unknownCommit({}), {
+  holds("is invalidated once it is settled", { settled: true }, 66)
+  refuted("is not, if that is done at once", {}, {
     what: "the write is settled, and a hit would be stale",
     steps: 6,
     states: 61,
