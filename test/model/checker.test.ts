@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { bit, explore, type Model, replaced, same } from "./checker.ts"
+import { bit, explore, type Model, replaced, same, sorted } from "./checker.ts"
 
 interface Counters {
   readonly counts: ReadonlyArray<number>
@@ -63,6 +63,19 @@ describe("explore", () => {
     expect(explore(model).violation?.trace).toEqual(["by one", "by one"])
   })
 
+  it("visits one of the states that differ only in which is which, and tells a trace that happens", () => {
+    const model = counters(({ counts }) => counts.join() === "1,2" ? "there" : undefined)
+    const canonical = ({ counts }: Counters): Counters => ({ counts: sorted(counts) })
+    expect(explore({ ...counters(), canonical })).toEqual({ states: 10 })
+    expect(explore({ ...model, canonical }).violation).toBeUndefined()
+    const either = counters(({ counts }) => sorted(counts).join() === "1,2" ? "there" : undefined)
+    expect(explore({ ...either, canonical }).violation?.trace).toEqual([
+      "counter 0 to 1",
+      "counter 0 to 2",
+      "counter 1 to 1"
+    ])
+  })
+
   it("traces through more states than it has room for at first", () => {
     const model: Model<number> = {
       initial: 0,
@@ -111,6 +124,8 @@ describe("equality of states", () => {
     { a: "a" },
     { a: null },
     { a: 0, b: 1 },
+    { a: { b: 0 }, c: 1 },
+    { a: { b: 0, c: 1 } },
     { a: 1, b: 0 }
   ]
 
@@ -125,6 +140,27 @@ describe("equality of states", () => {
   it("refuses what it cannot tell apart", () => {
     for (const value of [undefined, 0.5, -2, 65_536, Number.NaN, Infinity, 1n, () => 0]) {
       expect(() => same([value], []), String(value)).toThrow()
+    }
+  })
+
+  it("refuses a state that is too large to be told apart", () => {
+    expect(() => same(Array.from({ length: 5000 }, () => 0), [])).toThrow("too large")
+  })
+
+  it("sorts equal arrays into equal orders", () => {
+    const arrays: ReadonlyArray<ReadonlyArray<unknown>> = [[], [1], [1, 2], [1, 2, 3], ["b", "a", "b"], [
+      { a: 1 },
+      { a: 0 },
+      { a: 2 },
+      { a: 0 }
+    ]]
+    for (const array of arrays) {
+      for (const rotation of array.keys()) {
+        const rotated = [...array.slice(rotation), ...array.slice(0, rotation)]
+        expect(sorted(rotated)).toEqual(sorted(array))
+        expect(sorted(rotated.reverse())).toEqual(sorted(array))
+        expect(sorted(rotated)).toHaveLength(array.length)
+      }
     }
   })
 

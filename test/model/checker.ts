@@ -133,7 +133,12 @@ const list = 5
 const record = 6
 const small = 16
 
-const keyOf = (state: unknown): string => buffer.toString("latin1", 0, write(state, 0))
+const keyOf = (state: unknown): string => {
+  const length = write(state, 0)
+  // What is written beyond the end is lost, and states would look alike that are not.
+  if (length > buffer.length) throw new Error("a state is too large")
+  return buffer.toString("latin1", 0, length)
+}
 
 const write = (value: unknown, from: number): number => {
   let at = from
@@ -153,8 +158,15 @@ const write = (value: unknown, from: number): number => {
     at = writeWide(list, value.length, at)
     for (const element of value) at = write(element, at)
   } else if (typeof value === "object") {
-    buffer[at++] = record
-    for (const name in value) at = write((value as Record<string, unknown>)[name], at)
+    const head = at
+    at += 2
+    let count = 0
+    for (const name in value) {
+      at = write((value as Record<string, unknown>)[name], at)
+      count++
+    }
+    buffer[head] = record
+    buffer[head + 1] = count
   } else {
     throw new TypeError(`not a part of a state: ${String(value)}`)
   }
