@@ -9,7 +9,7 @@
  * `epochOfPrimary` are STORE, LOOKUP, `open` and `rotate` of
  * src/internal/redis/scripts.ts (in the process: src/internal/memoryTable.ts);
  * `afterCommit` is src/internal/transactions.ts; `leaseBeforeSnapshot` holds
- * because nothing fills inside a transaction (src/QueryCache.ts).
+ * because nothing fills inside a transaction (src/internal/statement.ts).
  */
 import { bit, type Model, replaced, same, type Step } from "./checker.ts"
 
