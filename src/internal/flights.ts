@@ -171,8 +171,11 @@ export class Flight<A, E> {
     this.fallback = options?.fallback
     // Nobody joins a failure: the next caller asks again.
     if (options?.joinable !== true || Exit.isFailure(exit)) this.close()
-    for (const seat of this.seats) seat.serve(this.exitFor(seat.takes))
-    this.seats.clear()
+    // A caller may run as it is served, and leave: it is not the last of those who wait.
+    for (const seat of this.seats) {
+      this.seats.delete(seat)
+      seat.serve(this.exitFor(seat.takes))
+    }
   }
 
   /** @internal Whether it was the last seat of a flight that ends with it. */

@@ -15,8 +15,9 @@
  * served: after a failure and after the soft time-out the store is asked again.
  *
  * A flight that was told to read a value owes its store a fill or a release, or
- * other processes wait for it in vain. So nothing of it is interruptible but the
- * query and the waiting.
+ * other processes wait for it in vain. So it is interruptible only where it waits:
+ * for the query, for others, and for the store, which takes back itself what it has
+ * told to somebody who has left.
  *
  * Nothing is waited for without end: a process by the store's word for how long,
  * and so many processes in turn; a refresh for `longestWaitMillis`.
@@ -105,7 +106,7 @@ export class Pilot {
         // A store in this process has judged by the time it returns; nobody waits for any other.
         if (!this.options.store.shared) yield* filling
         flight.settle(Exit.succeed(landing), { joinable: this.options.store.shared })
-        if (this.options.store.shared) yield* filling
+        if (this.options.store.shared) yield* restore(filling)
       })
     )
   }
@@ -114,7 +115,8 @@ export class Pilot {
   reload<A, E>(reading: Reading<A, E>): Effect.Effect<{ readonly value: A; readonly verdict: FillOutcome }, E> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen({ self: this }, function*() {
-        const found = yield* Effect.exit(this.lookup(reading, 0))
+        const found = yield* this.lookup(reading, 0, restore)
+        if (Exit.isFailure(found) && Cause.hasInterrupts(found.cause)) return yield* Effect.interrupt
         const lease = Exit.isSuccess(found) ? found.value.lease : undefined
         const { costMillis, exit } = yield* measured(restore(reading.query))
         if (Exit.isFailure(exit)) {
@@ -136,7 +138,7 @@ export class Pilot {
   lookAgain<A, E>(reading: Reading<A, E>): Effect.Effect<Found | undefined> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.gen({ self: this }, function*() {
-        const found = yield* Effect.exit(restore(this.lookup(reading, reading.terms.timeToLiveMillis)))
+        const found = yield* this.lookup(reading, reading.terms.timeToLiveMillis, restore)
         if (Exit.isFailure(found)) return undefined
         const outcome = found.value
         const atMillis = yield* Clock.currentTimeMillis
@@ -164,10 +166,10 @@ export class Pilot {
         let now = yield* Clock.currentTimeMillis
         // Not where the store has answered: what it may have obliged to do has to be done.
         if (found === undefined && isPaused(reading, now)) return { lease: undefined, reason: "paused" }
-        found ??= yield* Effect.exit(this.lookup(reading, maxAgeMillis))
+        found ??= yield* this.lookup(reading, maxAgeMillis, restore)
         now = yield* Clock.currentTimeMillis
         if (Exit.isFailure(found)) {
-          if (isUnattended(flight)) return abandon()
+          if (isUnattended(flight) || Cause.hasInterrupts(found.cause)) return abandon()
           return { lease: undefined, reason: "store-failed" }
         }
         const outcome: CacheStore.Outcome = found.value
@@ -216,16 +218,49 @@ export class Pilot {
     })
   }
 
+  /**
+   * Asks the store for one or several. What it says to somebody who has left, or has given it up, is what it has said
+   * all the same: whoever was told to read is released from it. Run it uninterruptibly.
+   */
+  lookupMany(
+    requests: ReadonlyArray<CacheStore.LookupRequest>,
+    restore: Restore
+  ): Effect.Effect<Exit.Exit<ReadonlyArray<CacheStore.Outcome>, CacheError>> {
+    const { health, lookupTimeoutMillis, store } = this.options
+    return Effect.suspend(() => {
+      let outcomes: ReadonlyArray<CacheStore.Outcome> = []
+      const asked = () => Effect.tap(ask(store, requests), (all) => Effect.sync(() => void (outcomes = all)))
+      return Effect.flatMap(
+        Effect.exit(restore(health.guard("lookup", asked, lookupTimeoutMillis))),
+        (exit) =>
+          Exit.isSuccess(exit) || outcomes.length === 0
+            ? Effect.succeed(exit)
+            : Effect.as(
+              Effect.all(outcomes.map(({ lease }, i) => this.release(requests[i]!, lease)), {
+                concurrency: "unbounded"
+              }),
+              exit
+            )
+      )
+    })
+  }
+
   private lookup<A, E>(
     { dependencies, key }: Reading<A, E>,
-    maxAgeMillis: number
-  ): Effect.Effect<CacheStore.Outcome, CacheError> {
-    const { health, lookupTimeoutMillis, store } = this.options
-    return health.guard("lookup", () => store.lookup(key, dependencies(), maxAgeMillis), lookupTimeoutMillis)
+    maxAgeMillis: number,
+    restore: Restore
+  ): Effect.Effect<Exit.Exit<CacheStore.Outcome, CacheError>> {
+    return Effect.map(
+      this.lookupMany([{ key, dependencies: dependencies(), maxAgeMillis }], restore),
+      Exit.map((outcomes) => outcomes[0]!)
+    )
   }
 
   /** Lets other processes read what this one does not fill. Nobody here waits for it. */
-  private release<A, E>({ key }: Reading<A, E>, lease: CacheStore.Lease | undefined): Effect.Effect<void> {
+  private release(
+    { key }: { readonly key: CacheStore.CacheKey },
+    lease: CacheStore.Lease | undefined
+  ): Effect.Effect<void> {
     const { health, lookupTimeoutMillis, store } = this.options
     return lease?.flight === undefined
       ? Effect.void
@@ -269,6 +304,15 @@ export class Pilot {
       return outcome
     })
   }
+}
+
+const ask = (
+  store: CacheStore.CacheStore["Service"],
+  requests: ReadonlyArray<CacheStore.LookupRequest>
+): Effect.Effect<ReadonlyArray<CacheStore.Outcome>, CacheError> => {
+  if (requests.length !== 1) return store.lookupMany(requests)
+  const [{ dependencies, key, maxAgeMillis }] = requests as [CacheStore.LookupRequest]
+  return Effect.map(store.lookup(key, dependencies, maxAgeMillis), (outcome) => [outcome])
 }
 
 /** What a lookup has found, as a landing. */

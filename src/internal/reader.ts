@@ -130,7 +130,7 @@ export class Reader {
     readings: ReadonlyArray<Reading<A, E>>,
     each: (index: number, exit: Exit.Exit<Answer<A>, E>) => void
   ): Effect.Effect<void> {
-    const { flights, health, lookupTimeoutMillis, store } = this.options
+    const { flights } = this.options
     // From the outcomes, which may oblige to read, to the flights nothing may come between.
     return Effect.uninterruptibleMask((restore) =>
       Effect.withFiber((fiber) => {
@@ -149,10 +149,11 @@ export class Reader {
           return { key, dependencies: dependencies(), maxAgeMillis: terms.timeToLiveMillis }
         })
         const seats: Array<Seat<Landing<A>, E>> = []
-        const looked: Effect.Effect<ReadonlyArray<CacheStore.Outcome>, CacheError> = requests.length === 0
-          ? Effect.succeed([])
-          : health.guard("lookup", () => store.lookupMany(requests), lookupTimeoutMillis)
-        return Effect.flatMap(Effect.exit(looked), (outcomes) => {
+        const looked = requests.length === 0
+          ? Effect.succeed(Exit.succeed([]))
+          : this.pilot.lookupMany(requests, restore)
+        return Effect.flatMap(looked, (outcomes: Exit.Exit<ReadonlyArray<CacheStore.Outcome>, CacheError>) => {
+          if (Exit.isFailure(outcomes) && Cause.hasInterrupts(outcomes.cause)) return Effect.interrupt
           const now = nowOf(fiber)
           absent.forEach((index, i) => {
             const reading = readings[index]
