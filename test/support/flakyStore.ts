@@ -33,6 +33,7 @@ export const make = (inner: Service, shared = true): FlakyStore => {
       ...inner,
       shared,
       lookup: (...args) => call("lookup", inner.lookup(...args)),
+      lookupMany: (requests) => call("lookup", inner.lookupMany(requests)),
       store: (key, entry, lease) => call("store", inner.store(key, entry, lease)),
       invalidate: (request) => {
         invalidations.push(request)
