@@ -11,7 +11,6 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
-import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as CacheScope from "./CacheScope.ts"
@@ -19,7 +18,6 @@ import type * as Dependency from "./Dependency.ts"
 import * as AnyTransaction from "./internal/anyTransaction.ts"
 import { collect, type Named } from "./internal/named.ts"
 import { makeNamed, type ValueOptions } from "./internal/namedOptions.ts"
-import * as Outcome from "./internal/outcome.ts"
 import * as QueryCache from "./QueryCache.ts"
 
 /**
@@ -154,14 +152,7 @@ export const make = <K, A, E = never, R = never>(
       )
     const related = (key: K) => options.related === undefined ? [] : options.related(key)
     const update = (key: K, write: Effect.Effect<any, any, any>): Effect.Effect<any, any, any> =>
-      Effect.onExit(write, (exit) =>
-        Exit.isSuccess(exit)
-          ? named.invalidate(key, related(key))
-          : Outcome.mayHaveWritten(exit.cause)
-          ? named.doubt(key, related(key))
-          : Effect.void).pipe(
-          Effect.tap(engine.transactions.afterCommit(Effect.ignoreCause(named.refresh(key, lookup(key)))))
-        )
+      named.update(key, () => related(key), write, lookup(key))
     return {
       name,
       get: (key) => new Get(named, key, lookup) as any,

@@ -265,7 +265,8 @@ export class Reader {
     )
   }
 
-  private refresh<A, E>(fiber: Fiber.Fiber<unknown, unknown>, reading: Reading<A, E>, ageMillis: number): void {
+  /** Begins to read a value that is so old, or older, and that nobody waits for. */
+  refresh<A, E>(fiber: Fiber.Fiber<unknown, unknown>, reading: Reading<A, E>, ageMillis: number): void {
     const begun = this.options.flights.refresh<Landing<A>, E>(
       fiber,
       reading.key,
