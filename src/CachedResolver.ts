@@ -20,6 +20,7 @@
  *
  * @since 0.1.0
  */
+import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
@@ -41,6 +42,7 @@ import * as CacheScope from "./CacheScope.ts"
 import * as AnyTransaction from "./internal/anyTransaction.ts"
 import * as Memo from "./internal/memo.ts"
 import { makeNamed, type ValueOptions } from "./internal/namedOptions.ts"
+import type { Pure } from "./internal/schemas.ts"
 import * as QueryCache from "./QueryCache.ts"
 
 /**
@@ -65,7 +67,9 @@ export interface CachedResolverOptions<Req extends Request.Any, K>
  * @category options
  * @since 0.1.0
  */
-export interface SqlOptions<In, A, E> extends Omit<ValueOptions<In, A, E>, "keepError"> {
+export interface SqlOptions<In, A, E> extends Omit<ValueOptions<In, A, E>, "Value" | "keepError"> {
+  /** The schema of what a request is answered with. Entries of another schema are never read. */
+  readonly Value: Pure<A extends Arr.NonEmptyArray<infer Row> ? A | Arr.NonEmptyReadonlyArray<Row> : A>
   /** Stands for it in logs, metrics, rules and invalidations. Nothing else may have it. */
   readonly name: string
   /** For how long "not found" is kept, which `findById` and `grouped` answer by failing. By default it is not. */
