@@ -11,6 +11,7 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
+import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as CacheScope from "./CacheScope.ts"
@@ -156,15 +157,7 @@ export const make = <K, A, E = never, R = never>(
     return {
       name,
       get: (key) => new Get(named, key, lookup) as any,
-      getMany: (keys) => {
-        const all = [...keys]
-        return Effect.withFiber((fiber) => {
-          const values = named.peekMany(fiber, all)
-          return values !== undefined
-            ? Effect.succeed(values)
-            : collect(all.length, (each) => named.getMany(all, (place) => lookup(all[place]), each))
-        })
-      },
+      getMany: (keys) => new GetMany(named, [...keys], lookup) as any,
       refresh: (key) => named.refresh(key, lookup(key)),
       set: (key, value) => named.set(key, value),
       invalidate: (key) => named.invalidate(key, related(key)),
@@ -176,6 +169,32 @@ export const make = <K, A, E = never, R = never>(
   })
 
 const owner = "CachedQuery.make"
+
+class GetMany<K, A, E> {
+  readonly named: Named<K, A, E>
+  readonly keys: ReadonlyArray<K>
+  readonly lookup: (key: K) => Effect.Effect<A, E>
+
+  constructor(named: Named<K, A, E>, keys: ReadonlyArray<K>, lookup: (key: K) => Effect.Effect<A, E>) {
+    this.named = named
+    this.keys = keys
+    this.lookup = lookup
+  }
+}
+
+Object.assign(
+  GetMany.prototype,
+  Effectable.Prototype<Effect.Effect<any, any> & GetMany<any, any, any>>({
+    label: "CachedQuery.getMany",
+    evaluate(fiber) {
+      const { keys, lookup, named } = this
+      const values = named.peekMany(fiber, keys)
+      return values !== undefined
+        ? Exit.succeed(values)
+        : collect(keys.length, (each) => named.getMany(keys, (place) => lookup(keys[place]), each))
+    }
+  })
+)
 
 /** What a hit costs is this object. */
 class Get<K, A, E> {

@@ -108,11 +108,19 @@ export class Named<K, A, E> {
   /** As `peek`, for several; `undefined` unless this process has them all. */
   peekMany(fiber: AnyFiber, keys: ReadonlyArray<K>): Array<A> | undefined {
     if (!this.canPeek(fiber)) return undefined
+    const { keys: { quick }, policy, scratch } = this
+    const { store } = this.engine
     const now = this.clock.currentTimeMillisUnsafe()
     const values = new Array<A>(keys.length)
+    scratch.space = this.space.of(this.scope)
     for (let i = 0; i < keys.length; i++) {
-      const exit = this.peekAt(keys[i], now)
-      if (exit === undefined || Exit.isFailure(exit)) return undefined
+      const local = quick(keys[i])
+      if (local === undefined) return undefined
+      scratch.local = local
+      const kept = store.peek(scratch, now)
+      if (kept === undefined || !isFresh(kept, policy, now)) return undefined
+      const exit = kept.value as Exit.Exit<A, E>
+      if (exit._tag === "Failure") return undefined
       values[i] = exit.value
     }
     this.peeked(keys.length)
