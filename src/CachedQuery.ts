@@ -157,7 +157,7 @@ export const make = <K, A, E = never, R = never>(
     return {
       name,
       get: (key) => new Get(named, key, lookup) as any,
-      getMany: (keys) => new GetMany(named, [...keys], lookup) as any,
+      getMany: (keys) => new GetMany(named, Array.isArray(keys) ? keys : [...keys], lookup) as any,
       refresh: (key) => named.refresh(key, lookup(key)),
       set: (key, value) => named.set(key, value),
       invalidate: (key) => named.invalidate(key, related(key)),
@@ -187,11 +187,12 @@ Object.assign(
   Effectable.Prototype<Effect.Effect<any, any> & GetMany<any, any, any>>({
     label: "CachedQuery.getMany",
     evaluate(fiber) {
-      const { keys, lookup, named } = this
-      const values = named.peekMany(fiber, keys)
-      return values !== undefined
-        ? Exit.succeed(values)
-        : collect(keys.length, (each) => named.getMany(keys, (place) => lookup(keys[place]), each))
+      const { lookup, named } = this
+      const values = named.peekMany(fiber, this.keys)
+      if (values !== undefined) return Exit.succeed(values)
+      // The caller's own array, which it may change while this waits.
+      const keys = this.keys.slice()
+      return collect(keys.length, (each) => named.getMany(keys, (place) => lookup(keys[place]), each))
     }
   })
 )
