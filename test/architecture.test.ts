@@ -57,6 +57,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/formTrie",
     "internal/forms",
     "internal/named",
+    "internal/namedOptions",
     "internal/statement",
     "internal/testDatabase"
   ]
