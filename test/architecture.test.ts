@@ -12,6 +12,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "CacheScope",
     "Dependency",
     "internal/anyTransaction",
+    "internal/consulted",
     "internal/options"
   ],
   [
@@ -33,11 +34,14 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
   [
     "Invalidator",
     "QueryCache",
+    "internal/changes",
     "internal/delivery",
     "internal/engine",
     "internal/flights",
     "internal/habits",
+    "internal/live",
     "internal/outcome",
+    "internal/reactivity",
     "internal/reader",
     "internal/rules",
     "internal/storeHealth",
@@ -56,7 +60,8 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/forms",
     "internal/named",
     "internal/statement",
-    "internal/testDatabase"
+    "internal/testDatabase",
+    "internal/view"
   ]
 ]
 

@@ -19,6 +19,7 @@ import type * as CacheStore from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import * as QueryCache from "../QueryCache.ts"
 import * as AnyTransaction from "./anyTransaction.ts"
+import { type Consulted, CurrentConsulted } from "./consulted.ts"
 import { type AnyFiber, type Engine, isUnserved, NamedKey, NamedSpace } from "./engine.ts"
 import { Habits } from "./habits.ts"
 import { type Admission, type Answer, isFresh, type Reading } from "./reader.ts"
@@ -62,6 +63,7 @@ export class Named<K, A, E> {
   private scope: CacheScope.Resolved | undefined
   private ambient: QueryCache.Ambient | undefined
   private collector: Array<QueryCache.QueryInfo> | undefined
+  private consulted: Consulted | undefined
   private inTransaction = false
 
   constructor(options: NamedOptions<K, A, E>) {
@@ -113,6 +115,7 @@ export class Named<K, A, E> {
       const against = this.objection(fiber)
       if (against !== undefined) return this.bypass(against, query)
       const reading = this.readingOf(key, query)
+      this.consulted?.add(reading.dependencies())
       if (isUnserved(this.engine, reading.dependencies())) return this.bypass("unserved", query)
       const kept = this.serve(fiber, reading)
       if (kept !== undefined) return kept
@@ -147,6 +150,7 @@ export class Named<K, A, E> {
         }
         try {
           const reading = this.readingOf(keys[place], query(place))
+          this.consulted?.add(reading.dependencies())
           const same = readings.get(reading.key.local)
           if (same !== undefined) same.places.push(place)
           else if (isUnserved(this.engine, reading.dependencies())) bypass(place, "unserved")
@@ -179,7 +183,9 @@ export class Named<K, A, E> {
       if (against !== undefined) {
         return Effect.tap(this.bypass(against, query), () => this.invalidate(key, []))
       }
-      return Effect.flatMap(this.engine.reader.reload(this.readingOf(key, query)), ({ value }) => value)
+      const reading = this.readingOf(key, query)
+      this.consulted?.add(reading.dependencies())
+      return Effect.flatMap(this.engine.reader.reload(reading), ({ value }) => value)
     })
   }
 
@@ -245,7 +251,8 @@ export class Named<K, A, E> {
     if (fiber.context !== this.context) this.look(fiber)
     const { engine, policy } = this
     return !this.inTransaction && this.ambient === undefined && this.collector === undefined &&
-      engine.delivery.unserved.isEmpty && policy.refreshAhead === 0 && !this.isRuledOut && !engine.noop
+      this.consulted === undefined && engine.delivery.unserved.isEmpty && policy.refreshAhead === 0 &&
+      !this.isRuledOut && !engine.noop
   }
 
   private peekAt(key: K, nowMillis: number): Exit.Exit<A, E> | undefined {
@@ -267,6 +274,7 @@ export class Named<K, A, E> {
     this.scope = fiber.getRef(CacheScope.CurrentScope)
     this.ambient = fiber.getRef(QueryCache.Ambient)
     this.collector = fiber.getRef(QueryCache.Collector)
+    this.consulted = fiber.getRef(CurrentConsulted)
     this.inTransaction = AnyTransaction.transactionOf(fiber.context) !== undefined
   }
 
