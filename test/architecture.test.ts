@@ -29,7 +29,8 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/redis/",
     "internal/rowCodec",
     "internal/rows",
-    "internal/schemas"
+    "internal/schemas",
+    "internal/viewCodec"
   ],
   [
     "Invalidator",

@@ -11,6 +11,7 @@ import {
   QueryCache,
   RedisStore
 } from "effect-query-cache"
+import type * as Scope from "effect/Scope"
 import { SqlClient } from "effect/sql"
 import * as TestClock from "effect/testing/TestClock"
 import { make as makeFlaky } from "./support/flakyStore.ts"
@@ -66,7 +67,7 @@ const collect = <A, E, R>(stream: Stream.Stream<A, E, R>) =>
   })
 
 const inMemory = <A, E>(
-  body: (world: World) => Effect.Effect<A, E, CachedSqlClient.Services | import("effect").Scope.Scope>
+  body: (world: World) => Effect.Effect<A, E, CachedSqlClient.Services | Scope.Scope>
 ) => {
   const world = new World()
   return Effect.suspend(() => body(world)).pipe(Effect.provide(CachedSqlClient.layerTest(world.respond)))
@@ -249,7 +250,7 @@ describe("changes of others", () => {
       readonly at: <B, E2, R>(
         effect: Effect.Effect<B, E2, R>
       ) => Effect.Effect<B, E2, Exclude<R, CachedSqlClient.Services>>
-    }) => Effect.Effect<A, E, import("effect").Scope.Scope>
+    }) => Effect.Effect<A, E, Scope.Scope>
   ) =>
     Effect.gen(function*() {
       const world = new World()

@@ -223,7 +223,7 @@ export class Changes {
 
   private tell(targets: Dependency.Targets): Effect.Effect<void> {
     return Effect.suspend(() => {
-      for (const listener of [...this.listeners]) listener(targets)
+      for (const listener of this.listeners) listener(targets)
       const { reactivities } = this.options
       if (reactivities.length === 0) return Effect.void
       const keys = targets.all ? [...this.names] : keysOf(targets)

@@ -7,7 +7,7 @@
  * before what it touches is read.
  */
 import * as Context from "effect/Context"
-import type * as Dependency from "../Dependency.ts"
+import * as Dependency from "../Dependency.ts"
 
 // Beyond, an effect depends on everything.
 const maxStamps = 20_000
@@ -25,7 +25,7 @@ export class Consulted {
     this.sets.add(set)
     for (const stamp of set.stamps) this.stamps.add(stamp)
     for (const table of set.tables) this.tables.add(table)
-    for (const shape of set.shapes) this.shapes.set(`${shape.table}(${shape.columns})`, shape)
+    for (const shape of set.shapes) this.shapes.set(Dependency.shapeStamp(shape), shape)
     if (this.stamps.size > maxStamps) this.addUnknown()
   }
 
@@ -37,10 +37,9 @@ export class Consulted {
     this.shapes.clear()
   }
 
-  /** As `touches` of unserved.ts, for however many dependencies. */
-  isTouchedBy({ all, images, stamps }: Dependency.Targets): boolean {
-    return all || this.isUnknown || stamps.some((stamp) => this.stamps.has(stamp)) ||
-      images.some((image) => this.tables.has(image.table))
+  /** Whether an invalidation reaches any of it. */
+  isTouchedBy(targets: Dependency.Targets): boolean {
+    return this.isUnknown || reaches(targets, (stamp) => this.stamps.has(stamp), this.shapes.values())
   }
 
   /** What is known of it, to be stored. */
@@ -52,6 +51,20 @@ export class Consulted {
       isUnknown: this.isUnknown
     }
   }
+}
+
+/** Whether an invalidation marks a stamp that is here, of rows as a store finds it out. */
+export const reaches = (
+  { all, images, stamps }: Dependency.Targets,
+  isHere: (stamp: string) => boolean,
+  shapes: Iterable<Dependency.Shape>
+): boolean => {
+  if (all || stamps.some(isHere) || images.some(({ table }) => isHere(table))) return true
+  if (images.length === 0) return false
+  for (const shape of shapes) {
+    if (images.some((image) => image.table === shape.table && isHere(Dependency.imageStamp(image, shape)))) return true
+  }
+  return false
 }
 
 /** Dependencies as they can be written down. */

@@ -113,9 +113,9 @@ export class Named<K, A, E> {
   get(key: K, query: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.withFiber((fiber) => {
       const against = this.objection(fiber)
+      this.consulted?.add(this.dependenciesOf(key))
       if (against !== undefined) return this.bypass(against, query)
       const reading = this.readingOf(key, query)
-      this.consulted?.add(reading.dependencies())
       if (isUnserved(this.engine, reading.dependencies())) return this.bypass("unserved", query)
       const kept = this.serve(fiber, reading)
       if (kept !== undefined) return kept
@@ -144,13 +144,13 @@ export class Named<K, A, E> {
         apart.push(Effect.map(Effect.exit(this.bypass(reason, query(place))), (exit) => each(place, exit)))
       }
       for (let place = 0; place < keys.length; place++) {
-        if (against !== undefined) {
-          bypass(place, against)
-          continue
-        }
         try {
+          this.consulted?.add(this.dependenciesOf(keys[place]))
+          if (against !== undefined) {
+            bypass(place, against)
+            continue
+          }
           const reading = this.readingOf(keys[place], query(place))
-          this.consulted?.add(reading.dependencies())
           const same = readings.get(reading.key.local)
           if (same !== undefined) same.places.push(place)
           else if (isUnserved(this.engine, reading.dependencies())) bypass(place, "unserved")
@@ -180,12 +180,11 @@ export class Named<K, A, E> {
   refresh(key: K, query: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.withFiber((fiber) => {
       const against = this.objection(fiber)
+      this.consulted?.add(this.dependenciesOf(key))
       if (against !== undefined) {
         return Effect.tap(this.bypass(against, query), () => this.invalidate(key, []))
       }
-      const reading = this.readingOf(key, query)
-      this.consulted?.add(reading.dependencies())
-      return Effect.flatMap(this.engine.reader.reload(reading), ({ value }) => value)
+      return Effect.flatMap(this.engine.reader.reload(this.readingOf(key, query)), ({ value }) => value)
     })
   }
 

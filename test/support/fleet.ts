@@ -1,7 +1,7 @@
 // Several processes' worth of clients in one process: each a decorated client of its own, over a scripted database that
 // they share, and over a store each that share their data.
 import { PgClient } from "@effect/sql-pg"
-import { CachedSqlClient, CacheStore, Fingerprinter, QueryAnalyzer } from "effect-query-cache"
+import { CachedSqlClient, type CacheStore, Fingerprinter, QueryAnalyzer } from "effect-query-cache"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
