@@ -17,6 +17,7 @@ import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as SqlClient from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import * as Stream from "effect/Stream"
 import { InvalidOptionError } from "./CacheError.ts"
 import * as CachePolicy from "./CachePolicy.ts"
 import * as CacheScope from "./CacheScope.ts"
@@ -504,6 +505,9 @@ const make = Effect.fnUntraced(function*(
     })
   })
 
+  const mailbox = (keys: Woken.Keys, effect: Effect.Effect<any, any, any>): Effect.Effect<any, any, any> =>
+    Effect.andThen(changes.attend(() => {}), reactivities[0].query(Woken.withEvery(keys), effect))
+
   const decorate = (base: PgClient.PgClient): PgClient.PgClient => {
     const plain = base.withoutTransforms()
     const rows = base === client ? "rows" : "plain"
@@ -522,9 +526,8 @@ const make = Effect.fnUntraced(function*(
       unsafe: (sql: string, params?: ReadonlyArray<unknown>) => statements.wrap(base.unsafe(sql, params)),
       withTransaction: transactions.withTransaction,
       reactive: (keys: Woken.Keys, effect: Effect.Effect<any, any, any>) =>
-        reactivities[0].stream(Woken.withEvery(keys), effect),
-      reactiveMailbox: (keys: Woken.Keys, effect: Effect.Effect<any, any, any>) =>
-        reactivities[0].query(Woken.withEvery(keys), effect),
+        Stream.unwrap(Effect.map(mailbox(keys, effect), Stream.fromQueue)),
+      reactiveMailbox: mailbox,
       withoutTransforms: () => plain === base ? self : withoutTransforms ??= decorate(plain),
       reserve
     }) as any

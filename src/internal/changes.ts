@@ -3,8 +3,8 @@
  *
  * Own invalidations are announced by `delivery`, when they have taken effect for
  * this process: delivered, or queued, and what they name unserved until they are.
- * Those of others come with `store.changes`, and so does the echo of the own ones,
- * which is left out where it can be told.
+ * Those of others come with `store.changes`, and so does the echo of the own ones:
+ * whichever comes first is told.
  *
  * Nobody is woken before reading again gives the new answer:
  *
@@ -90,7 +90,7 @@ export class Changes {
   }
 
   /** Calls a listener with what was invalidated, until the returned function is called. It must not throw. */
-  listen(listener: Listener): () => void {
+  private listen(listener: Listener): () => void {
     this.listeners.add(listener)
     this.wanted.openUnsafe()
     return () => {
@@ -107,7 +107,7 @@ export class Changes {
    * Waits until whatever is invalidated from now on is heard of. Where that takes too long, all who listen are told that
    * everything has changed once it is so.
    */
-  readonly ready: Effect.Effect<void> = Effect.suspend(() =>
+  private readonly ready: Effect.Effect<void> = Effect.suspend(() =>
     this.isLive
       ? Effect.void
       : Effect.asVoid(Effect.timeoutOption(this.live.await, Duration.millis(readyMillis))).pipe(
@@ -116,6 +116,14 @@ export class Changes {
         }))
       )
   )
+
+  /** Listens as long as the scope is open, from when this ends. */
+  attend(listener: Listener): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.andThen(
+      Effect.acquireRelease(Effect.sync(() => this.listen(listener)), (stop) => Effect.sync(stop)),
+      this.ready
+    )
+  }
 
   /** Tells of an invalidation of this process that has taken effect. `clock`: as the store has it, where it has. */
   announce(targets: Dependency.Targets, clock: LogicalClock | undefined): Effect.Effect<void> {
@@ -133,10 +141,8 @@ export class Changes {
 
   /** Listens to the store, in the background. */
   readonly run: Effect.Effect<void, never, Scope.Scope> = Effect.suspend(() =>
-    this.options.remote
-      ? Effect.forkScoped(this.subscribe).pipe(
-        Effect.andThen(this.hasOthers ? Effect.asVoid(Effect.forkScoped(this.beat)) : Effect.void)
-      )
+    this.hasOthers
+      ? Effect.andThen(Effect.forkScoped(this.subscribe), Effect.asVoid(Effect.forkScoped(this.beat)))
       : Effect.void
   )
 
@@ -165,7 +171,7 @@ export class Changes {
       })
       this.options.tally.storeFailed(error)
       this.isBehind = true
-      if (this.hasOthers) this.setLive(false)
+      this.setLive(false)
       if (this.isFailing) return Effect.void
       this.isFailing = true
       return Effect.logWarning(
@@ -201,9 +207,8 @@ export class Changes {
     })
   }
 
-  /** Whether an invalidation before this one was not heard. Only a shared store counts them by namespace. */
+  /** Whether an invalidation before this one was not heard. */
   private hasSkipped({ clock, epoch }: LogicalClock): boolean {
-    if (!this.options.store.shared) return false
     const last = this.clocks.get(epoch)
     const isNew = last === undefined && this.clocks.size > 0
     if (last !== undefined && clock <= last) return false

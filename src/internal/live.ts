@@ -21,15 +21,9 @@ export const stream = <A, E, R>(changes: Changes, self: Effect.Effect<A, E, R>):
   Stream.unwrap(Effect.gen(function*() {
     const changed = Latch.makeUnsafe(true)
     let consulted = new Consulted()
-    yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        changes.listen((targets) => {
-          if (consulted.isTouchedBy(targets)) changed.openUnsafe()
-        })
-      ),
-      (stop) => Effect.sync(stop)
-    )
-    yield* changes.ready
+    yield* changes.attend((targets) => {
+      if (consulted.isTouchedBy(targets)) changed.openUnsafe()
+    })
     return Stream.fromEffectRepeat(Effect.andThen(
       changed.await,
       Effect.suspend(() => {

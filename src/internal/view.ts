@@ -244,13 +244,11 @@ export class View<A, E> {
         }
       })
     )
-    yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        changes.listen((targets) => {
-          if (this.isTouchedBy(targets)) this.becomeDue(this.needAfter(targets))
-        })
-      ),
-      (stop) => Effect.sync(stop)
+    yield* Effect.forkScoped(
+      changes.attend((targets) => {
+        if (this.isTouchedBy(targets)) this.becomeDue(this.needAfter(targets))
+      }).pipe(Effect.andThen(Effect.never), Effect.scoped),
+      { startImmediately: true }
     )
     yield* Effect.forkScoped(this.debounce)
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(this.latch.await, this.serve)))
