@@ -233,7 +233,7 @@ export class View<A, E> {
 
   /** Renews the value as it is asked to, and as invalidations and a schedule want it, until the scope closes. */
   readonly run: Effect.Effect<void, never, Scope.Scope> = Effect.gen({ self: this }, function*() {
-    const { changes, names } = this.options.engine
+    const { names } = this.options.engine
     // Registered first, hence run last.
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
@@ -244,16 +244,24 @@ export class View<A, E> {
         }
       })
     )
-    yield* Effect.forkScoped(
-      changes.attend((targets) => {
-        if (this.isTouchedBy(targets)) this.becomeDue(this.needAfter(targets))
-      }).pipe(Effect.andThen(Effect.never), Effect.scoped),
-      { startImmediately: true }
-    )
+    yield* Effect.forkScoped(this.attend, { startImmediately: true })
     yield* Effect.forkScoped(this.debounce)
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(this.latch.await, this.serve)))
     this.ask("first")
   })
+
+  private get attend(): Effect.Effect<void, never, Scope.Scope> {
+    const { debounceMillis, engine, isShared } = this.options
+    return Effect.andThen(
+      engine.changes.attend((targets) => {
+        if (this.isTouchedBy(targets)) this.becomeDue(this.needAfter(targets))
+      }),
+      Effect.sync(() => {
+        // What others invalidated before now was not heard. The store knows.
+        if (isShared && debounceMillis !== undefined) this.becomeDue("valid")
+      })
+    )
+  }
 
   /**
    * The first invalidation that the value does not reflect begins the wait. All that come in it are reflected together.
