@@ -234,7 +234,7 @@ export const make = <A, E = never, R = never>(
       refresh: view.refresh,
       age: Effect.map(Clock.currentTimeMillis, (now) =>
         Option.map(
-          Option.fromUndefinedOr(view.current),
+          Option.fromUndefinedOr(view.source.current),
           ({ readAtMillis }) => Duration.millis(Math.max(0, now - readAtMillis))
         )),
       lastFailure: Effect.sync(() => Option.fromUndefinedOr(view.failure))

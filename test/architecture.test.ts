@@ -62,7 +62,8 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/named",
     "internal/statement",
     "internal/testDatabase",
-    "internal/view"
+    "internal/view",
+    "internal/viewSource"
   ]
 ]
 
