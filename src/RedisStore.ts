@@ -100,7 +100,9 @@ export const layer = (options?: RedisStoreOptions): Layer.Layer<CacheStore, neve
   const prefix = Options.text(owner, "prefix", options?.prefix ?? "eqc")
   if (/[{}]/.test(prefix)) throw new InvalidOptionError(owner, "prefix", prefix, "without braces")
   const maxDependencies = Options.count(owner, "maxDependencies", options?.maxDependencies, 200_000)
-  const flightMillis = Math.ceil(Options.millis(owner, "flightTimeout", options?.flightTimeout, 5_000))
+  const flightTimeout = Options.millis(owner, "flightTimeout", options?.flightTimeout, 5_000)
+  // Redis takes whole milliseconds, and not any number of them.
+  const flightMillis = Math.min(Math.ceil(flightTimeout), 2 ** 42)
   return Layer.effect(
     CacheStore,
     Effect.map(

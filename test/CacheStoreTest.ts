@@ -113,7 +113,7 @@ export const owning = (store: Service, key: CacheStore.CacheKey, dependencies: D
   Effect.map(owningMiss(store, key, dependencies), ({ lease }) => lease)
 
 /** Why a lookup did not hit. */
-export const reasonOf = (outcome: CacheStore.Outcome): string => outcome._tag === "Miss" ? outcome.reason : outcome._tag
+const reasonOf = (outcome: CacheStore.Outcome): string => outcome._tag === "Miss" ? outcome.reason : outcome._tag
 
 /** Looks up, misses, fills, and must be accepted. */
 export const fill = Effect.fnUntraced(function*(
@@ -765,7 +765,7 @@ export const suite = <R, E>(
       Effect.gen(function*() {
         const store = yield* CacheStore.CacheStore
         const key = keyOf(freshNamespace(), "q")
-        yield* fill(store, key, orders, "v", { timeToLiveMillis: 400, retainMillis: 500, costMillis: 12.5 })
+        yield* fill(store, key, orders, "v", { timeToLiveMillis: 400, retainMillis: 1_000, costMillis: 12.5 })
         const fresh = yield* hit(store, key, orders)
         assert.strictEqual(fresh.expiresAtMillis - fresh.storedAtMillis, 400)
         assert.closeTo(fresh.costMillis, 12.5, 1)
@@ -776,11 +776,12 @@ export const suite = <R, E>(
         assert.deepStrictEqual([old.value, old.level, old.waiting], ["v", fresh.level, false])
         assert.strictEqual(old.expiresAtMillis - old.storedAtMillis, 400)
         assert.isAtMost(old.expiresAtMillis, now)
-        assert.closeTo(old.storedAtMillis, fresh.storedAtMillis, 5)
+        // What a round trip takes makes an answer seem older.
+        assert.closeTo(old.storedAtMillis, fresh.storedAtMillis, 100)
         assert.strictEqual(old.costMillis, fresh.costMillis)
         if (!store.shared) assert.strictEqual(store.peek(key, now)?.value, "v")
 
-        yield* advance(500)
+        yield* advance(1_000)
         assert.strictEqual(store.peek(key, yield* Clock.currentTimeMillis), undefined)
         yield* store.release(key, old.lease)
         assert.include(["expired", "absent"], (yield* miss(store, key, orders)).reason)

@@ -22,7 +22,7 @@ import * as AnyTransaction from "./anyTransaction.ts"
 import { type Consulted, CurrentConsulted } from "./consulted.ts"
 import { type AnyFiber, type Engine, isUnserved, NamedKey, NamedSpace } from "./engine.ts"
 import { Habits } from "./habits.ts"
-import { type Admission, type Answer, isFresh, type Reading } from "./reader.ts"
+import { type Admission, type Answer, isFresh, type Reading } from "./reading.ts"
 import { freeze, sizeOf } from "./rows.ts"
 import { exitCodec, type KeyCodec, keyCodec, type Local, type Pure } from "./schemas.ts"
 

@@ -35,7 +35,7 @@ import { type Engine, isUnserved } from "./engine.ts"
 import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
 import { FormTrie } from "./formTrie.ts"
 import { isScalar, localKey } from "./parameters.ts"
-import { isFresh, type Reading } from "./reader.ts"
+import { isFresh, type Reading } from "./reading.ts"
 import { StoredRows } from "./rows.ts"
 import { appliedScope } from "./transactions.ts"
 

@@ -239,7 +239,7 @@ export const make = (
   })
 }
 
-// For the same reason.
+// What a command carries at most.
 const maxStampBytes = 1024 * 1024
 const maxValueBytes = 4 * 1024 * 1024
 
