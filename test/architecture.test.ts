@@ -12,6 +12,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "CacheScope",
     "Dependency",
     "internal/anyTransaction",
+    "internal/consulted",
     "internal/options"
   ],
   [
@@ -28,17 +29,21 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/redis/",
     "internal/rowCodec",
     "internal/rows",
-    "internal/schemas"
+    "internal/schemas",
+    "internal/viewCodec"
   ],
   [
     "Invalidator",
     "QueryCache",
+    "internal/changes",
     "internal/delivery",
     "internal/engine",
     "internal/flights",
     "internal/habits",
+    "internal/live",
     "internal/outcome",
     "internal/pilot",
+    "internal/reactivity",
     "internal/reader",
     "internal/reading",
     "internal/rules",
@@ -59,7 +64,9 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/named",
     "internal/namedOptions",
     "internal/statement",
-    "internal/testDatabase"
+    "internal/testDatabase",
+    "internal/view",
+    "internal/viewSource"
   ]
 ]
 

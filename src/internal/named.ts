@@ -19,6 +19,7 @@ import type * as CacheStore from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import * as QueryCache from "../QueryCache.ts"
 import * as AnyTransaction from "./anyTransaction.ts"
+import { type Consulted, CurrentConsulted } from "./consulted.ts"
 import { type AnyFiber, type Engine, isUnserved, NamedKey, NamedSpace } from "./engine.ts"
 import { Habits } from "./habits.ts"
 import * as Outcome from "./outcome.ts"
@@ -64,6 +65,7 @@ export class Named<K, A, E> {
   private scope: CacheScope.Resolved | undefined
   private ambient: QueryCache.Ambient | undefined
   private collector: Array<QueryCache.QueryInfo> | undefined
+  private consulted: Consulted | undefined
   private inTransaction = false
 
   constructor(options: NamedOptions<K, A, E>) {
@@ -141,6 +143,7 @@ export class Named<K, A, E> {
   get(key: K, query: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.withFiber((fiber) => {
       const against = this.objection(fiber)
+      this.consulted?.add(this.dependenciesOf(key))
       if (against !== undefined) return this.bypass(against, query)
       const reading = this.readingOf(key, query)
       if (isUnserved(this.engine, reading.dependencies())) return this.bypass("unserved", query)
@@ -176,11 +179,12 @@ export class Named<K, A, E> {
         apart.push(Effect.map(Effect.exit(bypassed), (exit) => each(place, exit)))
       }
       for (let place = 0; place < keys.length; place++) {
-        if (against !== undefined) {
-          bypass(place, against)
-          continue
-        }
         try {
+          this.consulted?.add(this.dependenciesOf(keys[place]))
+          if (against !== undefined) {
+            bypass(place, against)
+            continue
+          }
           const reading = this.readingOf(keys[place], query(place))
           const same = readings.get(reading.key.local)
           if (same !== undefined) same.places.push(place)
@@ -214,6 +218,7 @@ export class Named<K, A, E> {
   refresh(key: K, query: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.withFiber((fiber) => {
       const against = this.objection(fiber)
+      this.consulted?.add(this.dependenciesOf(key))
       if (against !== undefined) {
         return Effect.tap(this.bypass(against, query), () => this.invalidate(key, []))
       }
@@ -320,7 +325,8 @@ export class Named<K, A, E> {
     if (fiber.context !== this.context) this.look(fiber)
     const { engine, policy } = this
     return !this.inTransaction && this.ambient === undefined && this.collector === undefined &&
-      engine.delivery.unserved.isEmpty && policy.refreshAhead === 0 && !this.isRuledOut && !engine.noop
+      this.consulted === undefined && engine.delivery.unserved.isEmpty && policy.refreshAhead === 0 &&
+      !this.isRuledOut && !engine.noop
   }
 
   private peekAt(key: K, nowMillis: number): Exit.Exit<A, E> | undefined {
@@ -345,6 +351,7 @@ export class Named<K, A, E> {
     this.scope = fiber.getRef(CacheScope.CurrentScope)
     this.ambient = fiber.getRef(QueryCache.Ambient)
     this.collector = fiber.getRef(QueryCache.Collector)
+    this.consulted = fiber.getRef(CurrentConsulted)
     this.inTransaction = AnyTransaction.transactionOf(fiber.context) !== undefined
   }
 

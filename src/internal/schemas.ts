@@ -110,7 +110,8 @@ export const share = <A>(value: A): A => {
   return value
 }
 
-const jsonCodec = (schema: Pure<any>) => {
+/** A schema as JSON. `version` is all that is known of how it writes and reads. */
+export const jsonCodec = (schema: Pure<any>) => {
   const json = Schema.toCodecJson(schema)
   return {
     encode: Schema.encodeUnknownExit(json),
@@ -127,7 +128,7 @@ const tagged = (tag: string, encoded: Exit.Exit<unknown, unknown>): string | und
   return text === undefined ? undefined : tag + text
 }
 
-const digest = (text: string): string => bytesToHex(sha3_256(utf8ToBytes(text))).slice(0, 16)
+export const digest = (text: string): string => bytesToHex(sha3_256(utf8ToBytes(text))).slice(0, 16)
 
 /** The kind of a key that is encoded as it is. */
 const plainKind = (ast: SchemaAST.AST): "string" | "number" | "other" | undefined => {

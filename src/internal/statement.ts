@@ -30,6 +30,7 @@ import * as Stream from "effect/Stream"
 import * as CachePolicy from "../CachePolicy.ts"
 import * as CacheScope from "../CacheScope.ts"
 import * as QueryCache from "../QueryCache.ts"
+import { type Consulted, CurrentConsulted } from "./consulted.ts"
 import { type Engine, isUnserved } from "./engine.ts"
 import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
 import { FormTrie } from "./formTrie.ts"
@@ -91,6 +92,7 @@ export const makeStatements = (decoration: Decoration): {
   let clock: Clock.Clock
   let ambient: QueryCache.Ambient | undefined
   let collector: Array<QueryCache.QueryInfo> | undefined
+  let consulted: Consulted | undefined
   let scope: CacheScope.Resolved | undefined
   let inTransaction: boolean
   let transformer: Statement.Transformer | undefined
@@ -99,6 +101,7 @@ export const makeStatements = (decoration: Decoration): {
     clock = fiber.getRef(Clock.Clock)
     ambient = fiber.getRef(QueryCache.Ambient)
     collector = fiber.getRef(QueryCache.Collector)
+    consulted = fiber.getRef(CurrentConsulted)
     scope = fiber.getRef(CacheScope.CurrentScope)
     transformer = fiber.getRef(Statement.CurrentTransformer)
     inTransaction =
@@ -147,6 +150,14 @@ export const makeStatements = (decoration: Decoration): {
           ? transactions.controlInside(fiber, base, form.effects)
           : transactions.control(base, form.effects)
     }
+  }
+
+  /** Notes what a read depends on, whoever answers it. */
+  const note = (form: Form, policy: CachePolicy.Resolved | "uncached" | undefined): void => {
+    if (consulted === undefined || form.effects._tag !== "Nothing") return
+    const plan = form.plan(policy === undefined || policy === "uncached" ? bare : policy, true)
+    if (plan.isKnown) consulted.add(plan.dependencies)
+    else consulted.addUnknown()
   }
 
   const inform = (
@@ -256,6 +267,7 @@ export const makeStatements = (decoration: Decoration): {
     const form = locate(self, run)
     const parameters = located
 
+    if (consulted !== undefined) note(form, explicitPolicy(own) ?? defaultPolicy)
     if (engine.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
 
     const explicit = explicitPolicy(own)
@@ -492,6 +504,7 @@ export const makeStatements = (decoration: Decoration): {
         }
         if (ambient !== undefined) ambient.witness.consulted++
         const form = forms.get(self.inner.compile()[0], "rows")
+        note(form, explicitPolicy(undefined))
         const scopeMismatch = inTransaction
           ? transactions.checkScope(fiber, scope)
           : appliedScope(scope) === ""

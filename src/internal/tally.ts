@@ -10,6 +10,7 @@ import type { Hint } from "./habits.ts"
 export type FillOutcome = "accepted" | "refused" | "too-large" | "declined" | "unrepresentable" | "failed"
 export type InvalidationOutcome = "delivered" | "queued" | "redelivered"
 export type RefreshOutcome = "done" | "failed" | "left" | "too-many"
+export type ViewOutcome = "read" | "taken" | "failed" | "timeout"
 
 /** Mutable twin of `QueryCache.Stats`. */
 export interface Counts {
@@ -88,6 +89,10 @@ export class Tally {
 
   refreshed(outcome: RefreshOutcome): void {
     this.count(CacheMetrics.refreshes, { outcome })
+  }
+
+  viewed(outcome: ViewOutcome): void {
+    this.count(CacheMetrics.viewRefreshes, { outcome })
   }
 
   hinted(reason: Hint): void {
