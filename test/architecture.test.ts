@@ -21,6 +21,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "TieredStore",
     "UpstashRedis",
     "internal/analysis/",
+    "internal/catalog/",
     "internal/memo",
     "internal/memoryTable",
     "internal/parameters",
