@@ -22,8 +22,8 @@ export interface Catalog {
   readonly functionsByName: ReadonlyMap<string, ReadonlyArray<Routine>>
   /** Functions behind operators outside `pg_catalog`, by the operator's name, of all schemas. */
   readonly operators: ReadonlyMap<string, ReadonlyArray<Operator>>
-  /** Functions behind casts that the program has defined: any expression may call one. */
-  readonly casts: ReadonlyArray<number>
+  /** Functions behind casts and domains that the program has defined: any expression may call one. */
+  readonly ambient: ReadonlyArray<number>
 }
 
 export type RelationKind =
@@ -41,7 +41,8 @@ export interface Relation {
   readonly kind: RelationKind
   /** As dependencies name it: bare in the schema `public`, else with its schema. */
   readonly stamp: string
-  readonly temporary: boolean
+  /** Equal as long as nothing about it changes, in every process. */
+  readonly signature: string
   /** In the order of the table; dropped ones are left out. */
   readonly columns: ReadonlyArray<Column>
   readonly column: ReadonlyMap<string, Column>
@@ -145,6 +146,7 @@ export interface Routine {
   readonly calls: ReadonlyArray<number>
   /** Whether it can be called as `row.name`: its one argument is a row. */
   readonly takesRow: boolean
+  readonly signature: string
 }
 
 export interface Operator {
@@ -161,7 +163,7 @@ export const stampOf = (schema: string, name: string): string =>
 export const relationIn = (catalog: Catalog, schema: string, name: string): Relation | undefined =>
   catalog.byName.get(schema)?.get(name)
 
-/** The relation that a name means under a search_path. A temporary one comes before all others. */
+/** The relation that a name means under a search_path. Temporary ones, which come before all others, are left out. */
 export const resolve = (
   catalog: Catalog,
   searchPath: ReadonlyArray<string>,
