@@ -84,6 +84,17 @@ export interface Read {
    * `"all"` such a query is left alone.
    */
   readonly timeDependent: boolean
+  /**
+   * Why the answer may be kept under a `CacheScope` only, if so: row security
+   * policies apply to what it reads, or it calls `current_user`,
+   * `current_setting()` or their like.
+   */
+  readonly scoped?: { readonly code: RefusalCode; readonly detail: string } | undefined
+  /**
+   * Tells one definition of the tables, views and functions behind it from
+   * another, where a catalog is known: part of every key.
+   */
+  readonly schema?: string | undefined
 }
 
 /**
@@ -100,6 +111,8 @@ export interface Write {
   readonly reads: ReadonlyArray<string>
   /** Whether it may have written anything else: CALL, DO, EXECUTE, TRUNCATE ... CASCADE, a function nobody knows. */
   readonly all: boolean
+  /** Of those, what may have written it: a function, a trigger, a kind of statement. */
+  readonly culprit?: string | undefined
   /** Whether a failure means that nothing was written. Not so for CALL, DO, COMMIT PREPARED and several statements. */
   readonly atomic: boolean
   /**

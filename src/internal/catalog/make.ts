@@ -22,6 +22,7 @@ import {
 export interface Answer {
   readonly user: string
   readonly path: ReadonlyArray<string>
+  readonly setting: string
   readonly relations: Rows<
     [oid: number, schema: string, name: string, kind: string, definition: string | null, secured: boolean | null]
   >
@@ -70,7 +71,8 @@ export interface Answer {
       extension: string | null,
       source: string | null,
       settings: ReadonlyArray<string> | null,
-      takesRow: boolean
+      takesRow: boolean,
+      isDefiner: boolean
     ]
   >
   readonly support: Rows<[routine: number, called: number]>
@@ -164,7 +166,7 @@ export const make = (answer: Answer): Catalog => {
   const functions = new Map<number, Routine>()
   const functionsByName = new Map<string, Array<Routine>>()
   for (const row of answer.routines) {
-    const [oid, schema, name, kind, language, volatility, extension, source, settings, takesRow] = row
+    const [oid, schema, name, kind, language, volatility, extension, source, settings, takesRow, isDefiner] = row
     const calls = (support.get(oid) ?? []).map(([, called]) => called)
     const routine: Routine = {
       oid,
@@ -175,6 +177,7 @@ export const make = (answer: Answer): Catalog => {
       volatility: volatility === "i" ? "immutable" : volatility === "s" ? "stable" : "volatile",
       extension: extension ?? undefined,
       source: source ?? undefined,
+      isDefiner,
       searchPath: pathIn(settings),
       calls,
       takesRow,
@@ -191,6 +194,7 @@ export const make = (answer: Answer): Catalog => {
     version: digest(JSON.stringify(answer)),
     user: answer.user,
     searchPath: answer.path,
+    searchPathSetting: answer.setting,
     relations,
     byName,
     functions,

@@ -14,6 +14,8 @@ export interface Catalog {
   /** Who the pool's connections are, and what their search_path resolves to: existing schemas in order. */
   readonly user: string
   readonly searchPath: ReadonlyArray<string>
+  /** The `search_path` itself, in which `"$user"` stands for the role. */
+  readonly searchPathSetting: string
   readonly relations: ReadonlyMap<number, Relation>
   /** Relations by schema and name. Temporary ones of any session have the schema `pg_temp`. */
   readonly byName: ReadonlyMap<string, ReadonlyMap<string, Relation>>
@@ -140,6 +142,8 @@ export interface Routine {
   readonly extension: string | undefined
   /** For `sql` the body; for `plpgsql` its `CREATE FUNCTION`; of the others nothing. */
   readonly source: string | undefined
+  /** Whether it runs with its owner's rights. */
+  readonly isDefiner: boolean
   /** The `search_path` it sets for itself. */
   readonly searchPath: ReadonlyArray<string> | undefined
   /** Of an aggregate its support functions. */

@@ -42,7 +42,8 @@ const list = (row: string, from: string): string =>
 // The order makes the answer the same for everybody who asks.
 const query = `
 WITH session AS MATERIALIZED (
-  SELECT current_user::text AS "user", current_schemas(false)::text[] AS path
+  SELECT current_user::text AS "user", current_schemas(false)::text[] AS path,
+    current_setting('search_path') AS setting
 ),
 cleared AS MATERIALIZED (
   SELECT session.*, set_config('search_path', 'pg_catalog', true) FROM session
@@ -76,6 +77,7 @@ callee AS MATERIALIZED (
 SELECT json_build_object(
   'user', "user",
   'path', path,
+  'setting', setting,
   'relations', ${
   list(
     `r.oid::int8, r.schema, r.name, r.kind,
@@ -184,7 +186,8 @@ SELECT json_build_object(
         WHEN p.language = 'plpgsql' THEN pg_get_functiondef(p.oid)
       END,
       p.proconfig,
-      p.pronargs > 0 AND p.pronargs - p.pronargdefaults <= 1 AND coalesce(t.typtype IN ('c', 'p'), false)`,
+      p.pronargs > 0 AND p.pronargs - p.pronargdefaults <= 1 AND coalesce(t.typtype IN ('c', 'p'), false),
+      p.prosecdef`,
     `(SELECT * FROM routine ORDER BY schema, proname, oid) p
       LEFT JOIN pg_type t ON t.oid = p.proargtypes[0]
       LEFT JOIN pg_depend d
