@@ -164,7 +164,7 @@ export const CacheErrorReason = Schema.Union([
  * @since 0.1.0
  */
 export class CacheError extends Schema.TaggedError<CacheError>("effect-query-cache/CacheError")("CacheError", {
-  operation: Schema.Literals(["lookup", "store", "invalidate", "subscribe"]),
+  operation: Schema.Literals(["lookup", "store", "release", "invalidate", "subscribe"]),
   reason: CacheErrorReason
 }) {
   override readonly cause = this.reason

@@ -4,9 +4,11 @@
  *
  * | metric | labels | counts |
  * | --- | --- | --- |
- * | `query_cache_lookups_total` | `outcome`: `hit`, `miss`, `joined`, `bypass`; `level`: `L1`, `L2`, `none` | statements that consulted the cache |
+ * | `query_cache_lookups_total` | `outcome`: `hit`, `stale`, `miss`, `joined`, `bypass`; `level`: `L1`, `L2`, `none` | statements that consulted the cache |
  * | `query_cache_bypasses_total` | `reason` | why the database was asked without the cache |
  * | `query_cache_fills_total` | `outcome`: `accepted`, `refused`, `too-large`, `declined`, `unrepresentable`, `failed` | answers offered to the store |
+ * | `query_cache_refreshes_total` | `outcome`: `done`, `failed`, `left` to another process, `too-many` | values read anew in the background |
+ * | `query_cache_hints_total` | `reason`: `hardly-read`, `invalidated-unread` | statements and cached queries that caching hardly pays for |
  * | `query_cache_invalidations_total` | `outcome`: `delivered`, `queued`, `redelivered` | invalidations after writes and explicit calls |
  * | `query_cache_undelivered` | | invalidations waiting for delivery now |
  * | `query_cache_store_errors_total` | `operation`, `reason` | failures of the store |
@@ -51,6 +53,28 @@ export const bypasses = Metric.counter("query_cache_bypasses_total", {
  */
 export const fills = Metric.counter("query_cache_fills_total", {
   description: "Answers offered to the store",
+  incremental: true
+})
+
+/**
+ * Values read anew in the background, by what became of it.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const refreshes = Metric.counter("query_cache_refreshes_total", {
+  description: "Values read anew in the background",
+  incremental: true
+})
+
+/**
+ * Statements and cached queries that caching hardly pays for, each counted once.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const hints = Metric.counter("query_cache_hints_total", {
+  description: "Statements and cached queries that caching hardly pays for",
   incremental: true
 })
 

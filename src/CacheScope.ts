@@ -8,6 +8,7 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { InvalidOptionError } from "./CacheError.ts"
+import { apart } from "./internal/anyTransaction.ts"
 import * as Options from "./internal/options.ts"
 
 /**
@@ -103,29 +104,12 @@ export const provide: {
   // Checked where it is given, once.
   const scope = resolve(args.length === 1 ? args[0] : args[1])
   const apply = Effect.updateContext((context: Context.Context<any>): Context.Context<any> =>
-    Context.add(inBatchOf(scope, context), CurrentScope, scope)
+    Context.add(apart(context, batchOf(scope.key)), CurrentScope, scope)
   )
   return args.length === 1 ? apply : apply(args[0])
 }) as any
 
-// `SqlResolver` batches what the requests of one transaction ask, whoever they are, and runs it in the context of the
-// first: one tenant's query would answer another's request. It finds the transaction through this reference of Effect's
-// (effect/src/internal/sql.ts), so outside a transaction a scope passes for one. A transaction begun in the scope
-// takes its place, and one that is open already is not hidden.
-const CurrentTransactionService = Context.Reference<Context.Key<any, object> | undefined>(
-  "effect/sql/CurrentTransactionService",
-  { defaultValue: () => undefined }
-)
-
-class Batch extends Context.Service<Batch, object>()("effect-query-cache/CacheScope/Batch") {}
-
-const inBatchOf = (scope: Resolved, context: Context.Context<any>): Context.Context<any> => {
-  const current = Context.get(context, CurrentTransactionService)
-  return current !== undefined && current !== Batch && Context.getOrUndefined(context, current) !== undefined
-    ? context
-    : context.pipe(Context.add(Batch, batchOf(scope.key)), Context.add(CurrentTransactionService, Batch))
-}
-
+// One tenant's query would answer another's request.
 const batches = new Map<string, object>()
 
 // Equal scopes share a batch. Forgetting one, since tenants have no end, only parts a batch in two.

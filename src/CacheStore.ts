@@ -46,20 +46,31 @@ export class CacheStore extends Context.Service<CacheStore, {
   readonly shared: boolean
 
   /**
-   * The hit that this process may serve at once, if there is one. Synchronous,
-   * costs no effect, and never asks another process. `nowMillis` is the time of
-   * the caller's `Clock`.
+   * What this process may serve at once, if there is something: a valid entry,
+   * stale though it may be. Synchronous, costs no effect, and never asks another
+   * process. `nowMillis` is the time of the caller's `Clock`.
    */
-  readonly peek: (key: CacheKey, nowMillis: number) => Hit | undefined
+  readonly peek: (key: CacheKey, nowMillis: number) => Kept | undefined
 
   /**
    * Asks for the entry of a key.
    *
    * A hit is valid for its own dependencies *and* the caller's, which may
-   * differ where two policies share a statement. A miss has registered the
-   * caller's dependencies, and its lease is what `store` wants.
+   * differ where two policies share a statement. Whatever is no hit has
+   * registered the caller's dependencies, and its lease is what `store` wants.
+   *
+   * An entry that is `maxAgeMillis` old or older is stale for this caller, as
+   * one is for all whose time to live has passed.
+   *
+   * Of the processes that ask for what is not there one is told to read it
+   * (`Miss`, or `Stale` with `waiting: false`); it owes a `store` or a `release`
+   * under the lease. The others are told to wait, until it did, or died.
    */
-  readonly lookup: (key: CacheKey, dependencies: DependencySet) => Effect.Effect<Outcome, CacheError>
+  readonly lookup: (
+    key: CacheKey,
+    dependencies: DependencySet,
+    maxAgeMillis?: number
+  ) => Effect.Effect<Outcome, CacheError>
 
   /**
    * Several lookups in one round trip; outcomes in the order of the requests.
@@ -68,8 +79,8 @@ export class CacheStore extends Context.Service<CacheStore, {
   readonly lookupMany: (requests: ReadonlyArray<LookupRequest>) => Effect.Effect<ReadonlyArray<Outcome>, CacheError>
 
   /**
-   * Fills a key under a lease. `"refused"` when a dependency was invalidated
-   * since, or when what the lease was given for is gone.
+   * Fills a key under a lease, and ends its flight. `"refused"` when a dependency
+   * was invalidated since, or when what the lease was given for is gone.
    */
   readonly store: (key: CacheKey, entry: Entry, lease: Lease) => Effect.Effect<"accepted" | "refused", CacheError>
 
@@ -80,6 +91,13 @@ export class CacheStore extends Context.Service<CacheStore, {
   readonly storeMany: (
     requests: ReadonlyArray<StoreRequest>
   ) => Effect.Effect<ReadonlyArray<"accepted" | "refused">, CacheError>
+
+  /**
+   * Ends the flight of a lease without a fill. Those who wait, and those who come
+   * within the next second, are told to read for themselves: what could not be
+   * stored once would keep them in a queue.
+   */
+  readonly release: (key: CacheKey, lease: Lease) => Effect.Effect<void, CacheError>
 
   /**
    * Marks what a change touched. When the effect succeeds, no entry that
@@ -112,7 +130,10 @@ export interface LogicalClock {
  * @category models
  * @since 0.1.0
  */
-export interface Lease extends LogicalClock {}
+export interface Lease extends LogicalClock {
+  /** The flight that the lease was given for, where the store knows of flights in other processes. */
+  readonly flight?: string | undefined
+}
 
 /**
  * Which value.
@@ -158,8 +179,17 @@ export interface Entry {
   readonly value: unknown
   readonly dependencies: DependencySet
   readonly timeToLiveMillis: number
+  /** For how long after its time to live it is kept, to be served stale. Defaults to 0. */
+  readonly retainMillis?: number | undefined
+  /** How long it took to read the value. Defaults to 0. */
+  readonly costMillis?: number | undefined
   /** About how much memory `value` takes. */
   readonly bytes: number
+  /**
+   * How many bytes the entries of its space take together at most, in this process: the oldest make way.
+   * Without it they may take all there is.
+   */
+  readonly maxSpaceBytes?: number | undefined
 }
 
 /**
@@ -168,24 +198,51 @@ export interface Entry {
  * @category models
  * @since 0.1.0
  */
-export type Outcome = Hit | Miss
+export type Outcome = Hit | Stale | Miss | Wait
 
 /**
- * A value that may be served.
+ * A valid entry: none of its dependencies was invalidated since its lease.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Hit {
-  readonly _tag: "Hit"
+export interface Kept {
   readonly level: "L1" | "L2"
   readonly value: unknown
   /** When it was filled, by the caller's `Clock`. */
   readonly storedAtMillis: number
+  /** When its time to live passes, by the caller's `Clock`. From then on it is stale. */
+  readonly expiresAtMillis: number
+  /** How long it took to read the value. */
+  readonly costMillis: number
   /** The dependencies it was filled with, where the store keeps them at hand. */
   readonly dependencies: DependencySet | undefined
-  /** For a fill that replaces this value. `undefined` on a hit from `peek`. */
-  readonly lease: Lease | undefined
+}
+
+/**
+ * An entry whose time has not passed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Hit extends Kept {
+  readonly _tag: "Hit"
+  /** The clock at which it was valid; for a fill that replaces it, too. */
+  readonly lease: Lease
+}
+
+/**
+ * An entry whose time has passed and that is kept still.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Stale extends Kept {
+  readonly _tag: "Stale"
+  /** For a fill that replaces it. */
+  readonly lease: Lease
+  /** Whether another process reads it anew already. Else this one is asked to. */
+  readonly waiting: boolean
 }
 
 /**
@@ -198,6 +255,20 @@ export interface Miss {
   readonly _tag: "Miss"
   readonly lease: Lease
   readonly reason: MissReason
+}
+
+/**
+ * No value, and another process is reading it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Wait {
+  readonly _tag: "Wait"
+  /** For those who do not wait. */
+  readonly lease: Lease
+  /** For how long the other process may still be waited for. */
+  readonly remainingMillis: number
 }
 
 /**
@@ -218,6 +289,7 @@ export type MissReason = "absent" | "expired" | "invalidated" | "undecodable"
 export interface LookupRequest {
   readonly key: CacheKey
   readonly dependencies: DependencySet
+  readonly maxAgeMillis?: number | undefined
 }
 
 /**
@@ -306,11 +378,13 @@ export const layerMemory = (options?: MemoryOptions): Layer.Layer<CacheStore> =>
       return CacheStore.of({
         shared: false,
         peek: (key, nowMillis) => table.peek(key, nowMillis),
-        lookup: (key, dependencies) => Effect.map(now, (millis) => table.lookup(key, dependencies, millis)),
+        lookup: (key, dependencies, maxAgeMillis) =>
+          Effect.map(now, (millis) => table.lookup(key, dependencies, millis, maxAgeMillis)),
         lookupMany: (requests) =>
           Effect.map(
             now,
-            (millis) => requests.map((request) => table.lookup(request.key, request.dependencies, millis))
+            (millis) =>
+              requests.map((request) => table.lookup(request.key, request.dependencies, millis, request.maxAgeMillis))
           ),
         store: (key, entry, lease) => Effect.map(now, (millis) => table.store(key, entry, lease, millis)),
         storeMany: (requests) =>
@@ -318,6 +392,8 @@ export const layerMemory = (options?: MemoryOptions): Layer.Layer<CacheStore> =>
             now,
             (millis) => requests.map((request) => table.store(request.key, request.entry, request.lease, millis))
           ),
+        // The readers of one process share their flights already.
+        release: () => Effect.void,
         invalidate: (request) =>
           Effect.suspend(() => {
             const invalidation = table.invalidate(request)

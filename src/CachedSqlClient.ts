@@ -23,9 +23,12 @@ import * as CacheScope from "./CacheScope.ts"
 import * as CacheStore from "./CacheStore.ts"
 import * as Fingerprinter from "./Fingerprinter.ts"
 import * as Deliveries from "./internal/delivery.ts"
+import type { Engine } from "./internal/engine.ts"
 import { Flights } from "./internal/flights.ts"
 import { effectsOf, Forms } from "./internal/forms.ts"
 import * as Options from "./internal/options.ts"
+import { Reader } from "./internal/reader.ts"
+import { Rules } from "./internal/rules.ts"
 import { makeStatements } from "./internal/statement.ts"
 import * as StoreHealth from "./internal/storeHealth.ts"
 import { Tally } from "./internal/tally.ts"
@@ -62,8 +65,13 @@ export interface CachedSqlClientOptions {
    * `cluster_*`).
    */
   readonly strategy?: "explicit" | "all" | undefined
-  /** What holds where `cached` says nothing. */
+  /** What holds where neither `cached` nor a rule says something. */
   readonly policy?: CachePolicy.CachePolicy | undefined
+  /**
+   * Policies by name, table or tag. Each field of a policy is taken from the call, else from the first rule
+   * that matches and says something, else from `policy`.
+   */
+  readonly rules?: ReadonlyArray<CachePolicy.Rule> | undefined
   /**
    * The program's own version of its tables, part of every key. Change it with a
    * migration that changes what a statement returns, and no old entry is read.
@@ -80,6 +88,11 @@ export interface CachedSqlClientOptions {
   readonly lookupTimeout?: Duration.Input | undefined
   /** What a write waits for the store at most, before its invalidation is queued. Defaults to 250 milliseconds. */
   readonly invalidationTimeout?: Duration.Input | undefined
+  /**
+   * How many values are read anew in the background at once: under `staleWhileRevalidate` and `refreshAhead`. Beyond,
+   * what is stale is served and not refreshed. Defaults to 10.
+   */
+  readonly maxRefreshes?: number | undefined
 }
 
 /**
@@ -235,10 +248,12 @@ const owner = "CachedSqlClient.layer"
 interface Settings {
   readonly strategy: "explicit" | "all"
   readonly policy: CachePolicy.Resolved
+  readonly rules: Rules
   readonly schemaVersion: string
   readonly namespace: string | undefined
   readonly lookupTimeoutMillis: number
   readonly invalidationTimeoutMillis: number
+  readonly maxRefreshes: number
   readonly noop: boolean
 }
 
@@ -246,20 +261,25 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
   Options.known(owner, options, [
     "strategy",
     "policy",
+    "rules",
     "schemaVersion",
     "namespace",
     "lookupTimeout",
-    "invalidationTimeout"
+    "invalidationTimeout",
+    "maxRefreshes"
   ])
+  const policy = CachePolicy.resolve(options.policy ?? {})
   return {
     strategy: Options.oneOf<"explicit" | "all">(owner, "strategy", options.strategy, ["explicit", "all"], "explicit"),
-    policy: CachePolicy.resolve(options.policy ?? {}),
+    policy,
+    rules: new Rules(options.rules, policy),
     schemaVersion: options.schemaVersion === undefined
       ? ""
       : Options.text(owner, "schemaVersion", options.schemaVersion),
     namespace: options.namespace === undefined ? undefined : Options.text(owner, "namespace", options.namespace),
     lookupTimeoutMillis: Options.millis(owner, "lookupTimeout", options.lookupTimeout, 50),
     invalidationTimeoutMillis: Options.millis(owner, "invalidationTimeout", options.invalidationTimeout, 250),
+    maxRefreshes: Options.count(owner, "maxRefreshes", options.maxRefreshes, 10),
     noop: false
   }
 }
@@ -391,7 +411,9 @@ const make = Effect.fnUntraced(function*(
   const health = StoreHealth.make(tally, { timed: store.shared })
   const current = makeCurrent()
   // A flight is nobody's transaction, and what it asks is nobody's `withInfo`.
-  const flights = new Flights([client.transactionService, current, QueryCache.Collector])
+  const flights = new Flights([client.transactionService, current, QueryCache.Collector], {
+    maxRefreshes: settings.maxRefreshes
+  })
   const peers = peersOf(store, namespace)
   peers.add(flights)
   yield* Effect.addFinalizer(() => {
@@ -413,20 +435,20 @@ const make = Effect.fnUntraced(function*(
   const transactions = new Transactions(client, current, delivery)
   const invalidator = Invalidator.make(transactions)
 
-  const cache = QueryCache.make({
-    store,
-    flights,
-    delivery,
-    health,
-    tally,
-    lookupTimeoutMillis: settings.lookupTimeoutMillis
-  })
-  const forms = new Forms({
+  const engine: Engine = {
     facts: { namespace, schemaVersion: settings.schemaVersion, session: target.session },
     fingerprinter,
-    analyzer,
-    defaultPolicy: settings.policy
-  })
+    store,
+    reader: new Reader({ store, flights, health, tally, lookupTimeoutMillis: settings.lookupTimeoutMillis }),
+    delivery,
+    transactions,
+    tally,
+    rules: settings.rules,
+    layerPolicy: settings.policy,
+    names: new Set(),
+    noop: settings.noop
+  }
+  const forms = new Forms({ engine, analyzer })
 
   const reserve = Effect.withFiber<any, SqlError, Scope.Scope>((fiber) => {
     if (appliedScope(fiber.getRef(CacheScope.CurrentScope)) !== "") {
@@ -443,13 +465,11 @@ const make = Effect.fnUntraced(function*(
     const rows = base === client ? "rows" : "plain"
     const statements = makeStatements({
       client: base,
-      cache,
-      transactions,
+      engine,
       forms,
       defaultPolicy: settings.strategy === "all" ? settings.policy : undefined,
       rows,
-      plain: plain === base ? rows : "plain",
-      noop: settings.noop
+      plain: plain === base ? rows : "plain"
     })
     const tag = (strings: any, ...args: Array<any>): any =>
       typeof strings === "string" ? base(strings) : statements.tag(strings, args)
@@ -465,7 +485,7 @@ const make = Effect.fnUntraced(function*(
       self,
       Context.make(PgClient.PgClient, self).pipe(
         Context.add(SqlClient.SqlClient, self),
-        Context.add(QueryCache.QueryCache, cache),
+        Context.add(QueryCache.QueryCache, QueryCache.make(engine)),
         Context.add(Invalidator.Invalidator, invalidator)
       )
     )

@@ -196,6 +196,11 @@ export const isDependency = (u: unknown): u is Dependency =>
 export interface DependencySet {
   /** Equal for sets with the same stamps. */
   readonly id: string
+  /**
+   * Equal for sets that follow from their key in the same way, so that whoever has the key need not make the set to
+   * compare it. The `id` unless given.
+   */
+  readonly basis: string
   /** Every stamp, sorted, each once. */
   readonly stamps: ReadonlyArray<string>
   /** The shapes among the stamps, with the table each belongs to. */
@@ -239,7 +244,7 @@ export interface Image {
  */
 export const makeSet = (
   dependencies: Iterable<Dependency>,
-  options?: { readonly autoInvalidate?: boolean | undefined }
+  options?: { readonly autoInvalidate?: boolean | undefined; readonly basis?: string | undefined }
 ): DependencySet => {
   const prefix = options?.autoInvalidate === false ? explicitPrefix : ""
   const stamps = new Set<string>()
@@ -266,8 +271,10 @@ export const makeSet = (
     }
   }
   const sorted = [...stamps].sort(byCodeUnit)
+  const id = sorted.map((stamp) => `${stamp.length}:${stamp}`).join("")
   return {
-    id: sorted.map((stamp) => `${stamp.length}:${stamp}`).join(""),
+    id,
+    basis: options?.basis ?? id,
     stamps: sorted,
     shapes: [...shapes.values()],
     tables: [...tables]

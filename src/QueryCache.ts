@@ -7,77 +7,28 @@
  *
  * @since 0.1.0
  */
-import type * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
-import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as CacheMetrics from "./CacheMetrics.ts"
 import * as CachePolicy from "./CachePolicy.ts"
-import type * as CacheStore from "./CacheStore.ts"
-import type * as Dependency from "./Dependency.ts"
-import type { Delivery } from "./internal/delivery.ts"
-import type { Flights } from "./internal/flights.ts"
-import { StoredRows } from "./internal/rows.ts"
-import type { StoreHealth } from "./internal/storeHealth.ts"
-import type { Tally } from "./internal/tally.ts"
+import type { Engine } from "./internal/engine.ts"
 
 /**
- * Answers reads from the store, and fills it.
+ * Answers reads from the store, and fills it: what statements, cached queries
+ * and resolvers ask.
  *
  * @category services
  * @since 0.1.0
  */
 export class QueryCache extends Context.Service<QueryCache, {
-  /**
-   * The rows that this process may answer with at once, if it has them: no
-   * effect, no span, no fingerprint.
-   */
-  readonly peek: (read: Read, nowMillis: number) => CacheStore.Hit | undefined
-  /**
-   * The rows from the store or, on a miss, from the database: one flight per
-   * key. Fails only as `read.query` fails.
-   */
-  readonly fetch: <E>(read: Read & { readonly query: Effect.Effect<ReadonlyArray<any>, E> }) => Effect.Effect<
-    Answer,
-    E
-  >
-  /** Why this read may not be answered from the cache at the moment, if so. */
-  readonly unserved: (dependencies: Dependency.DependencySet) => boolean
-  /** Notes that a statement went to the database without the cache. */
-  readonly bypassed: (reason: string) => void
   /** What the cache has done since its layer was built. Reading it brings the metrics up to date. */
   readonly stats: Effect.Effect<Stats>
+  /** What the surfaces of this library are made of. Not for programs: it changes without notice. */
+  readonly engine: Engine
 }>()("effect-query-cache/QueryCache") {}
-
-/**
- * One read, as the cache sees it.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Read {
-  readonly key: CacheStore.CacheKey
-  readonly dependencies: Dependency.DependencySet
-  readonly policy: CachePolicy.Complete
-}
-
-/**
- * Rows, and how they were come by.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Answer {
-  readonly rows: ReadonlyArray<any>
-  readonly status: "hit" | "miss" | "joined" | "bypass"
-  readonly level: "L1" | "L2" | undefined
-  readonly ageMillis: number
-  readonly reason: string | undefined
-}
 
 /**
  * Counts since the layer was built.
@@ -87,6 +38,8 @@ export interface Answer {
  */
 export interface Stats {
   readonly hits: number
+  /** Reads that were served something whose time had passed. */
+  readonly stale: number
   readonly misses: number
   /** Reads that shared the flight of another. */
   readonly joined: number
@@ -111,16 +64,17 @@ export interface QueryInfo {
   /** The name of the policy, if it has one. */
   readonly name: string | undefined
   /**
-   * `hit`: from the store. `miss`: from the database, by this caller. `joined`:
-   * shared with a caller that asked already. `bypass`: from the database, the
-   * cache had no part in it. `write`: not a read.
+   * `hit`: from the store. `stale`: from the store, its time had passed. `miss`:
+   * from the database, by this caller. `joined`: shared with a caller that asked
+   * already. `bypass`: from the database, the cache had no part in it. `write`: not
+   * a read.
    */
-  readonly status: "hit" | "miss" | "joined" | "bypass" | "write"
+  readonly status: "hit" | "stale" | "miss" | "joined" | "bypass" | "write"
   readonly level: "L1" | "L2" | undefined
-  /** How long ago the answer was read from the database; zero but for hits. */
+  /** How long ago the answer was read from the database; zero but for what is from the store. */
   readonly age: Duration.Duration
   readonly fingerprint: string | undefined
-  /** Why it was a miss or a bypass. */
+  /** Why it was stale, a miss or a bypass. */
   readonly reason: string | undefined
 }
 
@@ -281,7 +235,7 @@ export interface Explanation {
   /**
    * Why it would bypass the cache: a `QueryAnalyzer.RefusalCode`, or `not-a-read`,
    * `time-dependent`, `effect-table` (these two under the strategy `"all"`),
-   * `uncached`, `transaction`, `unserved`, `parameters`, `raw`, `noop`,
+   * `uncached`, `rule`, `transaction`, `unserved`, `parameters`, `raw`, `noop`,
    * `undecorated`. Of a `write`: the code under which it may have written anything.
    */
   readonly reason: string | undefined
@@ -353,213 +307,19 @@ export interface Consult<A, E> {
 }
 
 /**
- * Builds the service over a store. `CachedSqlClient.layerNoDeps` is the layer
- * that does so.
+ * Builds the service. `CachedSqlClient.layerNoDeps` is the layer that does so.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make = (options: {
-  readonly store: CacheStore.CacheStore["Service"]
-  readonly flights: Flights
-  readonly delivery: Delivery
-  readonly health: StoreHealth
-  readonly tally: Tally
-  readonly lookupTimeoutMillis: number
-}): QueryCache["Service"] => {
-  const { delivery, flights, health, store, tally } = options
-
-  const peek = (read: Read, nowMillis: number): CacheStore.Hit | undefined => {
-    const hit = store.peek(read.key, nowMillis)
-    if (
-      hit === undefined ||
-      (hit.dependencies !== read.dependencies && hit.dependencies?.id !== read.dependencies.id) ||
-      !isYoung(nowMillis - hit.storedAtMillis, read.policy)
-    ) return undefined
-    tally.hitL1()
-    return hit
-  }
-
-  const lookup = (read: Read) =>
-    health.guard("lookup", () => store.lookup(read.key, read.dependencies), options.lookupTimeoutMillis)
-
-  const fill = (read: Read, stored: StoredRows, lease: CacheStore.Lease): Effect.Effect<void> =>
-    Effect.map(
-      Effect.exit(health.guard(
-        "store",
-        () =>
-          store.store(read.key, {
-            value: stored,
-            dependencies: read.dependencies,
-            timeToLiveMillis: read.policy.timeToLiveMillis,
-            bytes: stored.bytes + bytesOf(read.key)
-          }, lease),
-        options.lookupTimeoutMillis
-      )),
-      (verdict) => tally.filled(Exit.isSuccess(verdict) ? verdict.value : "failed", stored.bytes)
-    )
-
-  /** Why an answer is not offered to the store, if so. */
-  const withheld = (policy: CachePolicy.Complete, rows: ReadonlyArray<any>, stored: StoredRows | undefined) =>
-    stored === undefined
-      ? "unrepresentable"
-      : stored.bytes > policy.maxEntryBytes
-      ? "too-large"
-      : policy.cacheWhen !== undefined && !accepts(policy.cacheWhen, rows)
-      ? "declined"
-      : undefined
-
-  const fetch = <E>(
-    read: Read & { readonly query: Effect.Effect<ReadonlyArray<any>, E> }
-  ): Effect.Effect<Answer, E> => {
-    let joined = false
-    const landed = flights.join<Landing, E>(
-      read.key,
-      read.dependencies,
-      (settle) =>
-        Effect.gen(function*() {
-          const found = yield* Effect.exit(lookup(read))
-          const now = yield* Clock.currentTimeMillis
-          let lease: CacheStore.Lease | undefined
-          let reason: string
-          if (Exit.isFailure(found)) {
-            reason = "store-failed"
-          } else if (found.value._tag === "Miss") {
-            lease = found.value.lease
-            reason = found.value.reason
-          } else {
-            const age = now - found.value.storedAtMillis
-            if (isYoung(age, read.policy) && found.value.value instanceof StoredRows) {
-              return settle(
-                Exit.succeed(new Landing(found.value.value, undefined, found.value.level, age, undefined)),
-                false
-              )
-            }
-            // Too old for this caller, and the clock that came with it is a lease.
-            lease = found.value.lease
-            reason = "expired"
-          }
-          const exit = yield* Effect.exit(read.query)
-          if (Exit.isFailure(exit)) return settle(Exit.failCause(exit.cause as Cause.Cause<E>))
-          const rows = exit.value
-          const stored = StoredRows.make(rows)
-          // Decided before a caller may change the rows.
-          const why = withheld(read.policy, rows, stored)
-          const filling = why === undefined && lease !== undefined ? fill(read, stored!, lease) : undefined
-          if (why !== undefined) tally.filled(why, stored?.bytes ?? 0)
-          const landing = new Landing(stored, rows, undefined, 0, reason)
-          // A store in this process has judged by the time it returns; nobody waits for any other.
-          if (filling !== undefined && !store.shared) yield* filling
-          const pending = filling !== undefined && store.shared
-          // What is not to be stored is not for those who come later either.
-          settle(Exit.succeed(landing), pending)
-          if (pending) yield* filling
-        }),
-      () => joined = true
-    )
-    return Effect.flatMap(landed, (landing): Effect.Effect<Answer, E> => {
-      if (landing.level !== undefined) {
-        // Young enough for whose flight it was. Nobody joins that one any more.
-        if (!isYoung(landing.ageMillis, read.policy)) return fetch(read)
-        if (landing.level === "L2") tally.hitL2()
-        else tally.hitL1()
-        return Effect.succeed(answer(landing, "hit", read.policy))
-      }
-      tally.looked(joined ? "joined" : "miss")
-      if (landing.stored !== undefined || landing.rows !== undefined) {
-        return Effect.succeed(answer(landing, joined ? "joined" : "miss", read.policy))
-      }
-      // Rows that cannot be copied belong to the first caller; the others ask for their own.
-      return Effect.map(read.query, (rows) => ({
-        rows,
-        status: "bypass",
-        level: undefined,
-        ageMillis: 0,
-        reason: "unrepresentable"
-      }))
-    })
-  }
-
-  return QueryCache.of({
-    peek,
-    fetch,
-    unserved: (dependencies) => !delivery.unserved.isEmpty && delivery.unserved.covers(dependencies),
-    bypassed: (reason) => tally.bypassed(reason),
+export const make = (engine: Engine): QueryCache["Service"] =>
+  QueryCache.of({
+    engine,
     stats: Effect.sync(() => {
-      tally.flush()
-      return { ...tally.counts }
+      engine.tally.flush()
+      return { ...engine.tally.counts }
     })
   })
-}
-
-/**
- * The rows of a hit, as the policy wants them.
- *
- * @category accessors
- * @since 0.1.0
- */
-export const rowsOf = (hit: CacheStore.Hit, policy: CachePolicy.Complete): ReadonlyArray<any> => {
-  const stored = hit.value as StoredRows
-  return policy.rows === "frozen" ? stored.frozen() : stored.copy()
-}
-
-/** An answer from the future was stored before somebody set the clock back: nobody knows how old it is. */
-const isYoung = (ageMillis: number, policy: CachePolicy.Complete): boolean =>
-  ageMillis >= 0 && ageMillis < policy.timeToLiveMillis
-
-/** What a key takes of a store in this process: parameters may be larger than the rows, and so may a generated text. */
-const bytesOf = ({ local, space }: CacheStore.CacheKey): number =>
-  (typeof local === "string" ? local.length * 2 : 8) + (space.length > generatedLength ? space.length * 2 : 0)
-
-// A text that somebody has written is shorter, and shared by many entries.
-const generatedLength = 16_384
-
-/** What a flight brought home, shared by all who waited for it. */
-class Landing {
-  readonly stored: StoredRows | undefined
-  /** As the database gave them: for one caller. */
-  rows: ReadonlyArray<any> | undefined
-  readonly level: "L1" | "L2" | undefined
-  readonly ageMillis: number
-  readonly reason: string | undefined
-
-  constructor(
-    stored: StoredRows | undefined,
-    rows: ReadonlyArray<any> | undefined,
-    level: "L1" | "L2" | undefined,
-    ageMillis: number,
-    reason: string | undefined
-  ) {
-    this.stored = stored
-    this.rows = rows
-    this.level = level
-    this.ageMillis = ageMillis
-    this.reason = reason
-  }
-
-  take(policy: CachePolicy.Complete): ReadonlyArray<any> {
-    if (this.stored !== undefined && policy.rows === "frozen") return this.stored.frozen()
-    const rows = this.rows ?? this.stored!.copy()
-    this.rows = undefined
-    return rows
-  }
-}
-
-const answer = (landing: Landing, status: "hit" | "miss" | "joined", policy: CachePolicy.Complete): Answer => ({
-  rows: landing.take(policy),
-  status,
-  level: landing.level,
-  ageMillis: landing.ageMillis,
-  reason: landing.reason
-})
-
-const accepts = (cacheWhen: (rows: ReadonlyArray<any>) => boolean, rows: ReadonlyArray<any>): boolean => {
-  try {
-    return cacheWhen(rows) === true
-  } catch {
-    return false
-  }
-}
 
 // -----------------------------------------------------------------------------
 // cached

@@ -46,7 +46,7 @@ const ask = (table: MemoryTable, name: string, dependencies: Dependency.Dependen
 
 /** What is there, without asking: a lookup would mark it as visited. */
 const names = (table: MemoryTable): ReadonlyArray<string> =>
-  Array.from(table["spaces"].get("n/space")?.keys() ?? [], String).sort()
+  Array.from(table["spaces"].get("n/space")?.entries.keys() ?? [], String).sort()
 
 /** SIEVE as the paper has it, over an array: the newest first. */
 class Sieve {
@@ -190,7 +190,7 @@ describe("CacheStore.layerMemory", () => {
             // Neighbours share a dependency.
             const dependencies = setOf(tag(`${name}`), tag(`${(name + 1) % 8}`))
             const value = () => `${versions[name]},${versions[(name + 1) % 8]}`
-            const check = (hit: CacheStore.Hit | undefined) => {
+            const check = (hit: CacheStore.Kept | undefined) => {
               if (hit === undefined) return
               assert.strictEqual(hit.value, value())
               assert.isBelow(now, filled.get(name)! + 50)

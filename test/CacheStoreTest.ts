@@ -71,9 +71,12 @@ export const hit = Effect.fnUntraced(function*(
   dependencies: Dependency.DependencySet
 ) {
   const outcome = yield* store.lookup(key, dependencies)
-  if (outcome._tag !== "Hit") return assert.fail(`expected a hit for ${key.fingerprint}, but ${outcome.reason}`)
+  if (outcome._tag !== "Hit") return assert.fail(`expected a hit for ${key.fingerprint}, but ${reasonOf(outcome)}`)
   return outcome
 })
+
+/** Why a lookup did not hit. */
+export const reasonOf = (outcome: CacheStore.Outcome): string => outcome._tag === "Miss" ? outcome.reason : outcome._tag
 
 /** Looks up, misses, fills, and must be accepted. */
 export const fill = Effect.fnUntraced(function*(
@@ -136,7 +139,7 @@ export const suite = <R, E>(
       const outcome = yield* store.lookup(keyOf(request.namespace, name), set)
       if (outcome._tag === "Hit") survivors.push(name)
       // A store may drop at once what an invalidation reaches.
-      else assert.include(["invalidated", "absent"], outcome.reason)
+      else assert.include(["invalidated", "absent"], reasonOf(outcome))
     }
     return survivors
   })

@@ -11,6 +11,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "CachePolicy",
     "CacheScope",
     "Dependency",
+    "internal/anyTransaction",
     "internal/options"
   ],
   [
@@ -33,8 +34,12 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "Invalidator",
     "QueryCache",
     "internal/delivery",
+    "internal/engine",
     "internal/flights",
+    "internal/habits",
     "internal/outcome",
+    "internal/reader",
+    "internal/rules",
     "internal/storeHealth",
     "internal/tally",
     "internal/transactions",
@@ -47,7 +52,6 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "CachedSqlClient",
     "ChangeFeed",
     "MaterializedView",
-    "internal/formTrie",
     "internal/formTrie",
     "internal/forms",
     "internal/statement",

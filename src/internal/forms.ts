@@ -9,28 +9,21 @@ import * as CachePolicy from "../CachePolicy.ts"
 import type * as CacheScope from "../CacheScope.ts"
 import type * as CacheStore from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
-import type { Fingerprinter } from "../Fingerprinter.ts"
 import type * as QueryAnalyzer from "../QueryAnalyzer.ts"
+import { type Engine, part } from "./engine.ts"
+import { Habits } from "./habits.ts"
 import * as Memo from "./memo.ts"
 import { canonicalOf } from "./parameters.ts"
 import { rowCodec } from "./rowCodec.ts"
+import { isTableOrRow } from "./rules.ts"
 import type { Effects } from "./transactions.ts"
 
 /** What a statement gives: rows as objects, with the client's transforms or without, or rows as arrays. */
 export type Kind = "rows" | "plain" | "values"
 
-/** What is the same for every statement of a client. */
-export interface Facts {
-  readonly namespace: string
-  readonly schemaVersion: string
-  readonly session: string
-}
-
 export interface FormsOptions {
-  readonly facts: Facts
-  readonly fingerprinter: Fingerprinter["Service"]
+  readonly engine: Engine
   readonly analyzer: QueryAnalyzer.QueryAnalyzer["Service"]
-  readonly defaultPolicy: CachePolicy.Resolved
 }
 
 export class Form {
@@ -39,6 +32,7 @@ export class Form {
   readonly kind: Kind
   readonly analysis: QueryAnalyzer.Analysis
   readonly effects: Effects
+  readonly habits = new Habits()
   private readonly plans = new WeakMap<CachePolicy.Resolved, Plan>()
   private lastPolicy: CachePolicy.Resolved | undefined
   private lastPlan: Plan | undefined
@@ -54,6 +48,11 @@ export class Form {
     this.effects = effectsOf(this.analysis)
   }
 
+  /** What stands for it in a log: its beginning, without the values in it. */
+  get label(): string {
+    return this.sql.slice(0, 200).replace(/'(?:[^']|'')*(?:'|$)/g, "'?'").replace(/\s+/g, " ").slice(0, 120)
+  }
+
   /** Whether another look at the text would tell the same. */
   get isLasting(): boolean {
     return this.analysis._tag !== "Refused" || this.analysis.code !== "parser-restarting"
@@ -62,7 +61,7 @@ export class Form {
   /** The space of its answers: the same under every policy, and one for each scope. */
   spaceOf(scope: CacheScope.Resolved | undefined): string {
     if (this.unscoped === undefined) {
-      const { namespace, schemaVersion, session } = this.options.facts
+      const { namespace, schemaVersion, session } = this.options.engine.facts
       this.unscoped = [namespace, schemaVersion, session, this.kind, this.sql].map(part).join("")
     }
     if (scope === undefined) return this.unscoped
@@ -85,26 +84,26 @@ export class Form {
 }
 
 export class Plan {
+  readonly form: Form
   readonly policy: CachePolicy.Complete
   readonly dependencies: Dependency.DependencySet
   /** Why nothing under this plan is cached, if so. */
   readonly refusal: string | undefined
 
   constructor(form: Form, policy: CachePolicy.Resolved, explicit: boolean) {
-    const { defaultPolicy } = form.options
-    this.policy = CachePolicy.complete(
-      policy === defaultPolicy ? policy : CachePolicy.merge(defaultPolicy, policy)
-    )
+    const { rules } = form.options.engine
+    const named = form.analysis._tag === "Read" ? form.analysis.tables : []
+    const completed = rules.complete(policy, named)
+    this.form = form
+    this.policy = completed === "uncached" ? CachePolicy.complete(policy) : completed
     const tables = tablesOf(form.analysis, this.policy)
-    this.refusal = refusalOf(form.analysis, tables, explicit)
+    this.refusal = refusalOf(form.analysis, tables, explicit) ?? (completed === "uncached" ? "rule" : undefined)
     this.dependencies = Dependency.makeSet(
       [...(tables ?? []).map(tableNamed), ...this.policy.dependencies],
       { autoInvalidate: this.policy.autoInvalidate }
     )
   }
 }
-
-const part = (text: string): string => `${text.length}:${text}`
 
 /**
  * Names one answer: the form in its context, and the parameters. The fingerprint waits until it is asked for. An entry
@@ -126,7 +125,7 @@ export class QueryKey implements CacheStore.CacheKey {
   }
 
   get namespace(): string {
-    return this.form.options.facts.namespace
+    return this.form.options.engine.facts.namespace
   }
 
   get codec(): CacheStore.Codec {
@@ -135,7 +134,7 @@ export class QueryKey implements CacheStore.CacheKey {
 
   get fingerprint(): string {
     if (this.computed === undefined) {
-      const { facts, fingerprinter } = this.form.options
+      const { facts, fingerprinter } = this.form.options.engine
       this.computed = fingerprinter.fingerprint({
         ...facts,
         sql: this.form.sql,
@@ -209,9 +208,6 @@ const tablesOf = (
     : analysis._tag === "Refused" && analysis.code === "undeclared" && policy.dependencies.some(isTableOrRow)
     ? []
     : undefined
-
-const isTableOrRow = (dependency: Dependency.Dependency): boolean =>
-  dependency._tag === "Table" || dependency._tag === "Row"
 
 // Effect's own tables are queues and locks: their readers want the row as it is now.
 const isEffectTable = (table: string): boolean => table.startsWith("effect_") || table.startsWith("cluster_")

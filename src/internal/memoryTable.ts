@@ -4,11 +4,12 @@
  * Invariants, which `check` verifies after every test:
  *
  * 1. An entry is served only if `lease >= stamp` for every dependency it was
- *    filled with and for its namespace, and its time has not passed.
+ *    filled with and for its namespace, and it is not past keeping.
  * 2. A dependency that entries refer to is never forgotten. One that nothing
  *    refers to may be, at any time: a fill whose lease is older than its return
  *    finds it absent, or stamped later, and is refused either way.
- * 3. `bytes` and `size` are the sums over the queue, and within their limits.
+ * 3. `bytes` and `size` are the sums over the queue, and within their limits; so
+ *    are those of each space.
  * 4. The clock only grows. Nothing here is asynchronous, so a lookup, a fill and
  *    an invalidation each happen at one point in time.
  * 5. A group is what the entries with one dependency set share: it refers to the
@@ -54,39 +55,48 @@ interface Namespace {
   clock: number
 }
 
-class MemoryEntry implements CacheStore.Hit {
+/** The entries of one space, oldest first. */
+class Space {
+  readonly entries = new Map<CacheStore.CacheKey["local"], MemoryEntry>()
+  bytes = 0
+}
+
+class MemoryEntry implements CacheStore.Kept {
   // What is the same for all takes no room in each: the smaller entries are, the more of them the processor has at hand.
-  declare readonly _tag: "Hit"
   declare readonly level: "L1"
-  declare readonly lease: undefined
 
   // What `peek` reads comes first.
-  readonly expiresAtMillis: number
+  readonly keptUntilMillis: number
   readonly leaseClock: number
   readonly group: Group
   visited: boolean
   readonly value: unknown
+  readonly expiresAtMillis: number
   readonly storedAtMillis: number
+  readonly costMillis: number
   readonly bytes: number
-  readonly space: Map<CacheStore.CacheKey["local"], MemoryEntry>
+  readonly space: Space
   readonly key: CacheStore.CacheKey
   newer: MemoryEntry | undefined
   older: MemoryEntry | undefined
 
   constructor(
     key: CacheStore.CacheKey,
-    space: Map<CacheStore.CacheKey["local"], MemoryEntry>,
+    space: Space,
     group: Group,
     entry: CacheStore.Entry,
     leaseClock: number,
     nowMillis: number
   ) {
-    this.expiresAtMillis = nowMillis + entry.timeToLiveMillis
+    const expiresAtMillis = nowMillis + entry.timeToLiveMillis
+    this.keptUntilMillis = expiresAtMillis + (entry.retainMillis ?? 0)
     this.leaseClock = leaseClock
     this.group = group
     this.visited = false
     this.value = entry.value
+    this.expiresAtMillis = expiresAtMillis
     this.storedAtMillis = nowMillis
+    this.costMillis = entry.costMillis ?? 0
     this.bytes = entry.bytes
     this.space = space
     this.key = key
@@ -98,7 +108,7 @@ class MemoryEntry implements CacheStore.Hit {
     return this.group.dependencies
   }
 }
-Object.assign(MemoryEntry.prototype, { _tag: "Hit", level: "L1", lease: undefined })
+Object.assign(MemoryEntry.prototype, { level: "L1" })
 
 export interface MemoryTableOptions {
   readonly capacity: number
@@ -108,7 +118,7 @@ export interface MemoryTableOptions {
 export class MemoryTable {
   readonly options: MemoryTableOptions
   readonly epoch = "memory"
-  private readonly spaces = new Map<string, Map<CacheStore.CacheKey["local"], MemoryEntry>>()
+  private readonly spaces = new Map<string, Space>()
   private readonly namespaces = new Map<string, Namespace>()
   private head: MemoryEntry | undefined
   private tail: MemoryEntry | undefined
@@ -125,19 +135,24 @@ export class MemoryTable {
   }
 
   peek(key: CacheStore.CacheKey, nowMillis: number): MemoryEntry | undefined {
-    const entry = this.spaces.get(key.space)?.get(key.local)
-    if (entry === undefined || nowMillis >= entry.expiresAtMillis) return undefined
+    const entry = this.find(key)
+    if (entry === undefined || nowMillis >= entry.keptUntilMillis) return undefined
     if (!this.isValid(entry)) return undefined
     if (!entry.visited) entry.visited = true
     return entry
   }
 
-  lookup(key: CacheStore.CacheKey, dependencies: Dependency.DependencySet, nowMillis: number): CacheStore.Outcome {
+  lookup(
+    key: CacheStore.CacheKey,
+    dependencies: Dependency.DependencySet,
+    nowMillis: number,
+    maxAgeMillis = Infinity
+  ): CacheStore.Outcome {
     const namespace = this.namespaceOf(key.namespace)
-    const entry = this.spaces.get(key.space)?.get(key.local)
+    const entry = this.find(key)
     let reason: CacheStore.MissReason = "absent"
     if (entry !== undefined) {
-      if (nowMillis >= entry.expiresAtMillis) {
+      if (nowMillis >= entry.keptUntilMillis) {
         reason = "expired"
         this.remove(entry)
       } else if (!this.isValid(entry)) {
@@ -147,21 +162,20 @@ export class MemoryTable {
         entry.dependencies.id === dependencies.id || this.covers(namespace, dependencies, entry.leaseClock)
       ) {
         entry.visited = true
-        return {
-          _tag: "Hit",
-          level: "L1",
-          value: entry.value,
-          storedAtMillis: entry.storedAtMillis,
-          dependencies: entry.dependencies,
-          lease: { epoch: this.epoch, clock: this.clock }
+        const { costMillis, expiresAtMillis, level, storedAtMillis, value } = entry
+        const kept = { level, value, storedAtMillis, expiresAtMillis, costMillis, dependencies: entry.dependencies }
+        if (nowMillis < expiresAtMillis && isYounger(nowMillis - storedAtMillis, maxAgeMillis)) {
+          return { _tag: "Hit", ...kept, lease: this.lease() }
         }
+        this.register(namespace, dependencies)
+        return { _tag: "Stale", ...kept, lease: this.lease(), waiting: false }
       } else {
         // The entry is good for those it was filled for, not for this caller.
         reason = "invalidated"
       }
     }
     this.register(namespace, dependencies)
-    return { _tag: "Miss", lease: { epoch: this.epoch, clock: this.clock }, reason }
+    return { _tag: "Miss", lease: this.lease(), reason }
   }
 
   store(
@@ -175,18 +189,20 @@ export class MemoryTable {
       lease.epoch !== this.epoch || entry.bytes > this.options.maxBytes ||
       !this.covers(namespace, entry.dependencies, lease.clock)
     ) return "refused"
-    const previous = this.spaces.get(key.space)?.get(key.local)
+    const previous = this.find(key)
     if (previous !== undefined) this.remove(previous)
     // Before the new entry is in the queue: it has not been visited, and would be the one to leave.
     while (this.size >= this.options.capacity || this.bytes + entry.bytes > this.options.maxBytes) this.evict()
+    this.makeRoom(key.space, entry)
     // A space goes with its last entry.
     let space = this.spaces.get(key.space)
-    if (space === undefined) this.spaces.set(key.space, space = new Map())
+    if (space === undefined) this.spaces.set(key.space, space = new Space())
 
     const group = this.groupOf(namespace, entry.dependencies)
     group.size++
     const added = new MemoryEntry(key, space, group, entry, lease.clock, nowMillis)
-    space.set(key.local, added)
+    space.entries.set(key.local, added)
+    space.bytes += added.bytes
     added.older = this.head
     if (this.head !== undefined) this.head.newer = added
     this.head = added
@@ -213,6 +229,14 @@ export class MemoryTable {
     }
     if (request.all) namespace.clock = clock
     return { namespace: request.namespace, stamps: [...stamps], all: request.all, epoch: this.epoch, clock }
+  }
+
+  private find(key: CacheStore.CacheKey): MemoryEntry | undefined {
+    return this.spaces.get(key.space)?.entries.get(key.local)
+  }
+
+  private lease(): CacheStore.Lease {
+    return { epoch: this.epoch, clock: this.clock }
   }
 
   private namespaceOf(name: string): Namespace {
@@ -302,6 +326,22 @@ export class MemoryTable {
     this.remove(candidate)
   }
 
+  /** Lets the oldest of a space go that nobody has asked for since they were last spared. */
+  private makeRoom(name: string, { bytes, maxSpaceBytes = Infinity }: CacheStore.Entry): void {
+    const space = this.spaces.get(name)
+    if (space === undefined) return
+    for (const [local, entry] of space.entries) {
+      if (space.bytes + bytes <= maxSpaceBytes) return
+      if (entry.visited) {
+        entry.visited = false
+        space.entries.delete(local)
+        space.entries.set(local, entry)
+      } else {
+        this.remove(entry)
+      }
+    }
+  }
+
   private remove(entry: MemoryEntry): void {
     if (this.hand === entry) this.hand = entry.newer
     if (entry.newer !== undefined) entry.newer.older = entry.older
@@ -309,8 +349,9 @@ export class MemoryTable {
     if (entry.older !== undefined) entry.older.newer = entry.newer
     else this.tail = entry.newer
     entry.newer = entry.older = undefined
-    entry.space.delete(entry.key.local)
-    if (entry.space.size === 0) this.spaces.delete(entry.key.space)
+    entry.space.entries.delete(entry.key.local)
+    entry.space.bytes -= entry.bytes
+    if (entry.space.entries.size === 0) this.spaces.delete(entry.key.space)
     this.leave(entry.group)
     this.size--
     this.bytes -= entry.bytes
@@ -329,7 +370,7 @@ export class MemoryTable {
     for (let entry = this.head; entry !== undefined; entry = entry.older) {
       size++
       bytes += entry.bytes
-      if (this.spaces.get(entry.key.space)?.get(entry.key.local) !== entry) {
+      if (this.find(entry.key) !== entry) {
         throw new Error("an entry is not under its key")
       }
       if (entry.older !== undefined ? entry.older.newer !== entry : this.tail !== entry) {
@@ -341,8 +382,11 @@ export class MemoryTable {
     }
     let keys = 0
     for (const space of this.spaces.values()) {
-      if (space.size === 0) throw new Error("an empty space is kept")
-      keys += space.size
+      if (space.entries.size === 0) throw new Error("an empty space is kept")
+      keys += space.entries.size
+      let sum = 0
+      for (const entry of space.entries.values()) sum += entry.bytes
+      if (sum !== space.bytes) throw new Error("the bytes of a space disagree")
     }
     let stamps = 0
     let grouped = 0
@@ -373,3 +417,6 @@ export class MemoryTable {
     if (size > this.options.capacity || bytes > this.options.maxBytes) throw new Error("over the limit")
   }
 }
+
+/** An entry from the future was stored before somebody set the clock back: nobody knows how old it is. */
+const isYounger = (ageMillis: number, thanMillis: number): boolean => ageMillis >= 0 && ageMillis < thanMillis

@@ -22,12 +22,28 @@ export const known = (owner: string, options: object | undefined, names: Readonl
 /** A finite time above zero, in milliseconds. */
 export const millis = (owner: string, option: string, value: Duration.Input | undefined, orElse: number): number => {
   if (value === undefined) return orElse
+  const ms = toMillis(value)
+  if (!(ms > 0)) throw new InvalidOptionError(owner, option, value, "a finite duration above zero")
+  return ms
+}
+
+/** A finite time, in milliseconds; zero switches off what it is for. */
+export const millisOrZero = (
+  owner: string,
+  option: string,
+  value: Duration.Input | undefined
+): number | undefined => {
+  if (value === undefined) return undefined
+  const ms = toMillis(value)
+  if (!(ms >= 0)) throw new InvalidOptionError(owner, option, value, "a finite duration, or zero")
+  return ms
+}
+
+/** `NaN` for what is no finite time, or a negative one. */
+const toMillis = (value: Duration.Input): number => {
   const duration = Duration.fromInput(value)
   const ms = Option.isSome(duration) ? Duration.toMillis(duration.value) : NaN
-  if (!(ms > 0) || ms === Infinity || isNegative(value)) {
-    throw new InvalidOptionError(owner, option, value, "a finite duration above zero")
-  }
-  return ms
+  return ms === Infinity || isNegative(value) ? NaN : ms
 }
 
 // Effect clamps a negative input to zero or keeps its sign, depending on its form.
@@ -40,6 +56,14 @@ export const count = (owner: string, option: string, value: number | undefined, 
   if (value === undefined) return orElse
   if (!Number.isSafeInteger(value) || value < 1) {
     throw new InvalidOptionError(owner, option, value, "a whole number above zero")
+  }
+  return value
+}
+
+/** Yes or no. */
+export const flag = (owner: string, option: string, value: boolean | undefined): boolean | undefined => {
+  if (value !== undefined && typeof value !== "boolean") {
+    throw new InvalidOptionError(owner, option, value, "true or false")
   }
   return value
 }

@@ -24,30 +24,30 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import type * as Fiber from "effect/Fiber"
-import type { SqlError } from "effect/sql/SqlError"
+import { SqlError, StatementTimeoutError } from "effect/sql/SqlError"
 import * as Statement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
 import * as CachePolicy from "../CachePolicy.ts"
 import * as CacheScope from "../CacheScope.ts"
 import * as QueryCache from "../QueryCache.ts"
+import { type Engine, isUnserved } from "./engine.ts"
 import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
 import { FormTrie } from "./formTrie.ts"
 import { isScalar, localKey } from "./parameters.ts"
-import { appliedScope, type Transactions } from "./transactions.ts"
+import { isFresh, type Reading } from "./reader.ts"
+import { StoredRows } from "./rows.ts"
+import { appliedScope } from "./transactions.ts"
 
 /** What the statements of a client share. */
 export interface Decoration {
   readonly client: PgClient.PgClient
-  readonly cache: QueryCache.QueryCache["Service"]
-  readonly transactions: Transactions
+  readonly engine: Engine
   readonly forms: Forms
   /** The policy of a read that nobody put under `cached`, if it has one. */
   readonly defaultPolicy: CachePolicy.Resolved | undefined
   /** What rows are as the client gives them, and without its transforms: the same where it has none. */
   readonly rows: Kind
   readonly plain: Kind
-  /** Nothing is cached and nothing invalidated; statements still run in their scope. */
-  readonly noop: boolean
 }
 
 type Run = "execute" | "withoutTransform" | "values" | "valuesUnprepared" | "unprepared" | "raw"
@@ -71,7 +71,8 @@ export const makeStatements = (decoration: Decoration): {
   readonly tag: (strings: TemplateStringsArray, args: Array<any>) => Statement.Statement<any>
   readonly wrap: (statement: Statement.Statement<any>) => Statement.Statement<any>
 } => {
-  const { cache, client, defaultPolicy, forms, transactions } = decoration
+  const { client, defaultPolicy, engine, forms } = decoration
+  const { reader, tally, transactions } = engine
   const kindOf = (run: Run): Kind | undefined => {
     const kind = kinds[run]
     return kind === "rows" || kind === "plain" ? decoration[kind] : kind
@@ -153,7 +154,12 @@ export const makeStatements = (decoration: Decoration): {
     form: Form,
     plan: Plan | undefined,
     key: QueryKey | undefined,
-    answer: Omit<QueryCache.Answer, "rows" | "status"> & { readonly status: QueryCache.QueryInfo["status"] }
+    answer: {
+      readonly status: QueryCache.QueryInfo["status"]
+      readonly level: QueryCache.QueryInfo["level"]
+      readonly ageMillis: number
+      readonly reason: string | undefined
+    }
   ): void => {
     into?.push({
       sql: form.sql,
@@ -178,7 +184,7 @@ export const makeStatements = (decoration: Decoration): {
     if (form.effects._tag === "Writes") {
       inform(collector, form, plan, undefined, { status: "write", level: undefined, ageMillis: 0, reason: undefined })
     } else {
-      cache.bypassed(reason)
+      tally.bypassed(reason)
       inform(collector, form, plan, undefined, { status: "bypass", level: undefined, ageMillis: 0, reason })
     }
     return direct(fiber, form, base)
@@ -231,7 +237,7 @@ export const makeStatements = (decoration: Decoration): {
       : plan.refusal ??
         (inTransaction || transactions.isByHand
           ? "transaction"
-          : cache.unserved(plan.dependencies)
+          : isUnserved(engine, plan.dependencies)
           ? "unserved"
           : undefined)
 
@@ -250,7 +256,7 @@ export const makeStatements = (decoration: Decoration): {
     const form = locate(self, run)
     const parameters = located
 
-    if (decoration.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
+    if (engine.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
 
     const explicit = explicitPolicy(own)
     const policy = explicit ?? defaultPolicy
@@ -266,33 +272,78 @@ export const makeStatements = (decoration: Decoration): {
     const local = localKey(parameters)
     if (local === undefined) return bypass(fiber, form, plan, self.run(run), "parameters")
     const key = new QueryKey(form, local, scope)
-    const read = { key, dependencies: plan.dependencies, policy: plan.policy }
 
     const now = clock.currentTimeMillisUnsafe()
-    const hit = cache.peek(read, now)
-    if (hit !== undefined) {
+    const kept = reader.peek(key, plan.dependencies.basis, plan.policy, now)
+    if (kept !== undefined) {
+      form.habits.hits++
+      const stale = !isFresh(kept, plan.policy, now)
+      if (stale || plan.policy.refreshAhead > 0) {
+        const reading = readingOf(self, run, plan, key, parameters)
+        if (reading !== undefined) reader.freshen(fiber, reading, kept, now)
+      }
       if (collector !== undefined) {
         inform(collector, form, plan, key, {
-          status: "hit",
-          level: hit.level,
-          ageMillis: now - hit.storedAtMillis,
-          reason: undefined
+          status: stale ? "stale" : "hit",
+          level: kept.level,
+          ageMillis: now - kept.storedAtMillis,
+          reason: stale ? "expired" : undefined
         })
       }
-      return Effect.succeed(QueryCache.rowsOf(hit, plan.policy))
+      return Effect.succeed(rowsOf(kept.value as StoredRows, plan.policy))
     }
 
-    const base = self.run(run)
-    if (!sends(self, run, parameters)) return bypass(fiber, form, plan, base, "parameters")
-    const query = appliedScope(scope) === "" ? base : transactions.withTransaction(base)
+    const reading = readingOf(self, run, plan, key, parameters)
+    if (reading === undefined) return bypass(fiber, form, plan, self.run(run), "parameters")
     const into = collector
-    return Effect.map(
-      cache.fetch({ ...read, policy: whileSame(plan.policy, parameters, local), query }),
-      (answer) => {
+    return Effect.flatMap(reader.fetch(reading), (answer): Effect.Effect<any, SqlError> => {
+      const stored = answer.stored as StoredRows | undefined
+      const rows = stored !== undefined && plan.policy.rows === "frozen"
+        ? stored.frozen()
+        : answer.take() ?? stored?.copy()
+      if (rows !== undefined) {
         inform(into, form, plan, key, answer)
-        return answer.rows
+        return Effect.succeed(rows)
       }
-    )
+      // Rows that cannot be copied belong to the first caller; the others ask for their own.
+      inform(into, form, plan, key, { ...answer, status: "bypass", reason: "unrepresentable" })
+      return reading.query
+    })
+  }
+
+  /** `undefined` where the statement would not send what it was asked for. */
+  const readingOf = (
+    self: LazyStatement,
+    run: Run,
+    plan: Plan,
+    key: QueryKey,
+    parameters: ReadonlyArray<unknown>
+  ): Reading<ReadonlyArray<any>, SqlError> | undefined => {
+    if (!sends(self, run, parameters)) return undefined
+    const base = self.run(run)
+    return {
+      key,
+      basis: plan.dependencies.basis,
+      dependencies: () => plan.dependencies,
+      terms: plan.policy,
+      habits: plan.form.habits,
+      label: () => plan.policy.name ?? plan.form.label,
+      query: appliedScope(scope) === "" ? base : transactions.withTransaction(base),
+      timedOut,
+      admit: (rows) => {
+        const stored = StoredRows.make(rows)
+        return {
+          stored,
+          bytes: stored?.bytes ?? 0,
+          refusal: stored === undefined
+            ? "unrepresentable"
+            : isChanged(parameters, key.local) || !accepts(plan.policy, rows)
+            ? "declined"
+            : undefined
+        }
+      },
+      holds: isStoredRows
+    }
   }
 
   const explain = (
@@ -323,7 +374,7 @@ export const makeStatements = (decoration: Decoration): {
       ? undefined
       : form.plan(policy, explicit !== undefined || defaultPolicy === undefined)
     const local = localKey(located)
-    const reason = decoration.noop
+    const reason = engine.noop
       ? "noop"
       : plan === undefined
       ? "uncached"
@@ -502,18 +553,36 @@ const allScalars = (args: ReadonlyArray<unknown>): boolean => {
 const areSame = (a: ReadonlyArray<unknown>, b: ReadonlyArray<unknown>): boolean =>
   a === b || (a.length === b.length && a.every((value, i) => Object.is(value, b[i])))
 
-/** Where a caller may change a parameter before it is sent, say a buffer used again, what was read is stored only if nobody did. */
-const whileSame = (
-  policy: CachePolicy.Complete,
-  parameters: ReadonlyArray<unknown>,
-  local: string | number | bigint
-): CachePolicy.Complete =>
-  parameters.some((value) => typeof value === "object" && value !== null)
-    ? {
-      ...policy,
-      cacheWhen: (rows) => localKey(parameters) === local && (policy.cacheWhen === undefined || policy.cacheWhen(rows))
-    }
-    : policy
+/** Whether a caller has changed a parameter since, say a buffer used again: then nobody knows what was sent. */
+const isChanged = (parameters: ReadonlyArray<unknown>, local: QueryKey["local"]): boolean =>
+  parameters.some((value) => typeof value === "object" && value !== null) && localKey(parameters) !== local
+
+const accepts = ({ cacheWhen }: CachePolicy.Complete, rows: ReadonlyArray<any>): boolean => {
+  if (cacheWhen === undefined) return true
+  try {
+    return cacheWhen(rows) === true
+  } catch {
+    return false
+  }
+}
+
+/** The rows of a hit, as the policy wants them. */
+const rowsOf = (stored: StoredRows, policy: CachePolicy.Complete): ReadonlyArray<any> =>
+  policy.rows === "frozen" ? stored.frozen() : stored.copy()
+
+const isStoredRows = (stored: unknown): boolean => stored instanceof StoredRows
+
+const timedOut = Effect.suspend(() =>
+  Effect.fail(
+    new SqlError({
+      reason: new StatementTimeoutError({
+        cause: undefined,
+        message: "QueryCache.cached: the database took longer than hardTimeout",
+        operation: "execute"
+      })
+    })
+  )
+)
 
 /** A stamp that names a dependency, rather than a shape or all rows of a table. */
 const isName = (stamp: string): boolean => !/\([^"=]*\)$/.test(stamp) || stamp.startsWith("#") || stamp.startsWith("@")

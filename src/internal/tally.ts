@@ -5,13 +5,16 @@ import type * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
 import type { CacheError } from "../CacheError.ts"
 import * as CacheMetrics from "../CacheMetrics.ts"
+import type { Hint } from "./habits.ts"
 
 export type FillOutcome = "accepted" | "refused" | "too-large" | "declined" | "unrepresentable" | "failed"
 export type InvalidationOutcome = "delivered" | "queued" | "redelivered"
+export type RefreshOutcome = "done" | "failed" | "left" | "too-many"
 
 /** Mutable twin of `QueryCache.Stats`. */
 export interface Counts {
   hits: number
+  stale: number
   misses: number
   joined: number
   bypasses: number
@@ -27,6 +30,7 @@ const flushEvery = 1024
 export class Tally {
   readonly counts: Counts = {
     hits: 0,
+    stale: 0,
     misses: 0,
     joined: 0,
     bypasses: 0,
@@ -55,9 +59,9 @@ export class Tally {
     this.count(CacheMetrics.lookups, { outcome: "hit", level: "L2" })
   }
 
-  looked(outcome: "miss" | "joined"): void {
+  looked(outcome: "stale" | "miss" | "joined"): void {
     if (outcome === "miss") this.counts.misses++
-    else this.counts.joined++
+    else this.counts[outcome]++
     this.count(CacheMetrics.lookups, { outcome, level: "none" })
   }
 
@@ -80,6 +84,14 @@ export class Tally {
   invalidated(outcome: InvalidationOutcome): void {
     if (outcome !== "redelivered") this.counts.invalidations++
     this.count(CacheMetrics.invalidations, { outcome })
+  }
+
+  refreshed(outcome: RefreshOutcome): void {
+    this.count(CacheMetrics.refreshes, { outcome })
+  }
+
+  hinted(reason: Hint): void {
+    this.count(CacheMetrics.hints, { reason })
   }
 
   undelivered(groups: number): void {

@@ -29,6 +29,7 @@ import * as Statement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
 import * as CacheScope from "../CacheScope.ts"
 import type * as Dependency from "../Dependency.ts"
+import * as AnyTransaction from "./anyTransaction.ts"
 import type { Delivery } from "./delivery.ts"
 import * as Outcome from "./outcome.ts"
 
@@ -111,7 +112,19 @@ export class Transactions {
 
   /** Invalidates, after the commit of the transaction that the fiber is in, or now. */
   readonly invalidate = (targets: Dependency.Targets): Effect.Effect<void> =>
-    Effect.withFiber((fiber) => this.collect(fiber, targets) ?? Effect.uninterruptible(this.delivery.deliver(targets)))
+    Effect.withFiber((fiber) =>
+      this.collect(fiber, targets) ?? this.afterCommit(Effect.uninterruptible(this.delivery.deliver(targets)))
+    )
+
+  /**
+   * Runs an effect after the outermost commit of the transaction that the fiber is in, whichever client began it, or
+   * now. What the transaction has touched is invalidated by then.
+   */
+  readonly afterCommit = (effect: Effect.Effect<void>): Effect.Effect<void> =>
+    Effect.withFiber((fiber) => {
+      const transaction = AnyTransaction.transactionOf(fiber.context)
+      return transaction === undefined ? effect : AnyTransaction.afterCommit(transaction, effect)
+    })
 
   /** Runs a write and sees to what it touched. `atomic`: a refusal by the server means that nothing was done. */
   write<A, E, R>(

@@ -39,8 +39,8 @@ const remote = Layer.effect(
     CacheStore.CacheStore.of({
       ...store,
       peek: () => undefined,
-      lookup: (key, dependencies) =>
-        Effect.andThen(Effect.promise(() => Promise.resolve()), store.lookup(key, dependencies))
+      lookup: (...args) =>
+        Effect.andThen(Effect.promise(() => Promise.resolve()), store.lookup(...args))
     }))
 ).pipe(Layer.provide(CacheStore.layerMemory()))
 

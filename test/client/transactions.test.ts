@@ -556,7 +556,7 @@ layer(servers)("Transactions begun by hand", (it) => {
         CacheStore.CacheStore,
         Effect.map(CacheStore.CacheStore, (store) => ({
           ...store,
-          lookup: (key, dependencies) => Effect.andThen(Deferred.await(looked), store.lookup(key, dependencies)),
+          lookup: (...args) => Effect.andThen(Deferred.await(looked), store.lookup(...args)),
           invalidate: (request) => Effect.andThen(Deferred.await(delivered), store.invalidate(request))
         }))
       ).pipe(Layer.provide(CacheStore.layerMemory()))

@@ -11,6 +11,7 @@ import * as StoreHealth from "../../src/internal/storeHealth.ts"
 import { Tally } from "../../src/internal/tally.ts"
 import { entryOf, keyOf } from "../CacheStoreTest.ts"
 import { type Fault, make as makeFlaky } from "../support/flakyStore.ts"
+import { joinFlight } from "../support/flights.ts"
 import * as Logs from "../support/logs.ts"
 
 const timeoutMillis = 250
@@ -66,7 +67,8 @@ const setup = Effect.tap(open, ({ set }) => Effect.addFinalizer(() => Effect.syn
 
 /** A read that shares a flight, and what a flight of its own would answer. */
 const read = (flights: Flights, answer: Effect.Effect<string>, dependencies = orders) =>
-  flights.join<string, never>(
+  joinFlight<string, never>(
+    flights,
     keyOf("test", "key"),
     dependencies,
     (settle) => Effect.map(answer, (value) => settle(Exit.succeed(value))),

@@ -8,6 +8,7 @@ import * as Scope from "effect/Scope"
 import type { CacheKey } from "../../src/CacheStore.ts"
 import * as Dependency from "../../src/Dependency.ts"
 import { Flights } from "../../src/internal/flights.ts"
+import { joinFlight } from "../support/flights.ts"
 
 const orders = Dependency.makeSet([Dependency.table("orders")])
 const users = Dependency.makeSet([Dependency.table("users")])
@@ -27,19 +28,14 @@ const ignored = () => {}
 const gated = Effect.fnUntraced(function*(flights: Flights, dependencies = orders) {
   const gate = yield* Deferred.make<string>()
   const log = { begun: 0, interrupted: 0, joined: 0 }
-  const join = flights.join<string, never>(
-    key("k"),
-    dependencies,
-    (settle) =>
-      Effect.suspend(() => {
-        log.begun++
-        return Deferred.await(gate)
-      }).pipe(
-        Effect.onInterrupt(() => Effect.sync(() => log.interrupted++)),
-        Effect.map((value) => settle(Exit.succeed(value)))
-      ),
-    () => log.joined++
-  )
+  const join = joinFlight<string, never>(flights, key("k"), dependencies, (settle) =>
+    Effect.suspend(() => {
+      log.begun++
+      return Deferred.await(gate)
+    }).pipe(
+      Effect.onInterrupt(() => Effect.sync(() => log.interrupted++)),
+      Effect.map((value) => settle(Exit.succeed(value)))
+    ), () => log.joined++)
   return { gate, log, join }
 })
 
@@ -94,12 +90,9 @@ describe("Flights", () => {
     Effect.gen(function*() {
       const flights = new Flights([])
       const ended = yield* Deferred.make<void>()
-      const leaving = flights.join<string, never>(
-        key("k"),
-        orders,
-        () => Effect.onInterrupt(Effect.never, () => Deferred.await(ended)),
-        ignored
-      )
+      const leaving = joinFlight<string, never>(flights, key("k"), orders, () =>
+        Effect.onInterrupt(Effect.never, () =>
+          Deferred.await(ended)), ignored)
       const one = yield* Effect.forkChild(leaving)
       yield* Effect.yieldNow
       const interrupted = yield* Effect.forkChild(Fiber.interrupt(one))
@@ -166,16 +159,11 @@ describe("Flights", () => {
       const flights = new Flights([])
       const judged = yield* Deferred.make<void>()
       let begun = 0
-      const join = flights.join<number, never>(
-        key("k"),
-        orders,
-        (settle) =>
-          Effect.suspend(() => {
-            settle(Exit.succeed(++begun))
-            return Deferred.await(judged)
-          }),
-        ignored
-      )
+      const join = joinFlight<number, never>(flights, key("k"), orders, (settle) =>
+        Effect.suspend(() => {
+          settle(Exit.succeed(++begun))
+          return Deferred.await(judged)
+        }), ignored)
       assert.strictEqual(yield* join, 1)
       assert.strictEqual(yield* join, 1)
       yield* Deferred.succeed(judged, undefined)
@@ -188,12 +176,11 @@ describe("Flights", () => {
     Effect.gen(function*() {
       const flights = new Flights([])
       let begun = 0
-      const join = flights.join<number, string>(
-        key("k"),
-        orders,
-        (settle) => Effect.andThen(Effect.yieldNow, Effect.sync(() => settle(Exit.fail(`no ${++begun}`)))),
-        ignored
-      )
+      const join = joinFlight<number, string>(flights, key("k"), orders, (settle) =>
+        Effect.andThen(
+          Effect.yieldNow,
+          Effect.sync(() => settle(Exit.fail(`no ${++begun}`)))
+        ), ignored)
       const errors = yield* Effect.all([Effect.flip(join), Effect.flip(join)], { concurrency: 2 })
       assert.deepStrictEqual(errors, ["no 1", "no 1"])
       assert.strictEqual(yield* Effect.flip(join), "no 2")
@@ -202,7 +189,7 @@ describe("Flights", () => {
   it.effect("a body that dies ends its flight", () =>
     Effect.gen(function*() {
       const flights = new Flights([])
-      const exit = yield* Effect.exit(flights.join(key("k"), orders, () => Effect.die("broken"), ignored))
+      const exit = yield* Effect.exit(joinFlight(flights, key("k"), orders, () => Effect.die("broken"), ignored))
       assert.isTrue(Exit.isFailure(exit))
       assert.strictEqual(flights.size, 0)
     }))
@@ -212,7 +199,8 @@ describe("Flights", () => {
       class Service extends Context.Service<Service, string>()("Service") {}
       class Transaction extends Context.Service<Transaction, string>()("Transaction") {}
       const flights = new Flights([Transaction])
-      const seen = yield* flights.join<ReadonlyArray<unknown>, never>(
+      const seen = yield* joinFlight<ReadonlyArray<unknown>, never>(
+        flights,
         key("k"),
         orders,
         (settle) =>

@@ -32,7 +32,7 @@ export const make = (inner: Service, shared = true): FlakyStore => {
     store: CacheStore.CacheStore.of({
       ...inner,
       shared,
-      lookup: (key, dependencies) => call("lookup", inner.lookup(key, dependencies)),
+      lookup: (...args) => call("lookup", inner.lookup(...args)),
       store: (key, entry, lease) => call("store", inner.store(key, entry, lease)),
       invalidate: (request) => {
         invalidations.push(request)

@@ -22,6 +22,8 @@ describe("CacheError", () => {
   })
 
   test("the operation is one of four", () => {
-    expectTypeOf<CacheError.CacheError["operation"]>().toEqualTypeOf<"lookup" | "store" | "invalidate" | "subscribe">()
+    expectTypeOf<CacheError.CacheError["operation"]>().toEqualTypeOf<
+      "lookup" | "store" | "release" | "invalidate" | "subscribe"
+    >()
   })
 })
