@@ -96,7 +96,7 @@ const write = (
   tables: [...tables].sort(),
   reads: [...options?.reads ?? []].sort(),
   all: options?.culprit !== undefined,
-  culprit: options?.culprit,
+  ...(options?.culprit === undefined ? {} : { culprit: options.culprit }),
   atomic: options?.atomic !== false,
   control: options?.control ?? []
 })

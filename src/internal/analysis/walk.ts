@@ -307,7 +307,7 @@ const isTemporary = (node: RangeVar): boolean =>
 export const isCatalog = ({ name, schema }: Name): boolean =>
   schema === "information_schema" || schema === "pg_catalog" || schema === "pg_toast" || name.startsWith("pg_")
 
-const nameIn = (node: RangeVar): Name => (nameIn(node))
+const nameIn = ({ relname, schemaname }: RangeVar): Name => ({ schema: schemaname, name: relname })
 
 const nameOf = (node: RangeVar): string =>
   node.schemaname === undefined ? node.relname : `${node.schemaname}.${node.relname}`
