@@ -9,7 +9,7 @@
  */
 import { PgClient } from "@effect/sql-pg"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Reactivity from "effect/reactivity/Reactivity"
@@ -22,13 +22,15 @@ import * as CachePolicy from "./CachePolicy.ts"
 import * as CacheScope from "./CacheScope.ts"
 import * as CacheStore from "./CacheStore.ts"
 import * as Fingerprinter from "./Fingerprinter.ts"
+import { transactionOf } from "./internal/anyTransaction.ts"
 import * as Deliveries from "./internal/delivery.ts"
 import type { Engine } from "./internal/engine.ts"
 import { Flights } from "./internal/flights.ts"
-import { effectsOf, Forms } from "./internal/forms.ts"
+import { Forms } from "./internal/forms.ts"
 import * as Options from "./internal/options.ts"
 import { Reader } from "./internal/reader.ts"
 import { Rules } from "./internal/rules.ts"
+import * as Schemas from "./internal/schemas.ts"
 import { makeStatements } from "./internal/statement.ts"
 import * as StoreHealth from "./internal/storeHealth.ts"
 import { Tally } from "./internal/tally.ts"
@@ -93,6 +95,13 @@ export interface CachedSqlClientOptions {
    * what is stale is served and not refreshed. Defaults to 10.
    */
   readonly maxRefreshes?: number | undefined
+  /**
+   * How often the database's catalog is read again, for changes of the schema that others make: views, triggers, foreign
+   * keys. It is read when the layer is built, after each statement of the program that changes the schema, and after
+   * `Invalidator.invalidate({ all: true })`. Defaults to 1 minute. With `false` no catalog is read and names stand for
+   * themselves: a write is a write to the table it names and to nothing else.
+   */
+  readonly catalogInterval?: Duration.Input | false | undefined
 }
 
 /**
@@ -158,7 +167,9 @@ export const layerNoDeps = (
  * @since 0.1.0
  */
 export const layerNoop: Layer.Layer<Services, never, PgClient.PgClient> = Layer.effectContext(
-  Effect.suspend(() => Effect.flatMap(PgClient.PgClient, (client) => make(client, { ...resolve(), noop: true })))
+  Effect.suspend(() =>
+    Effect.flatMap(PgClient.PgClient, (client) => make(client, { ...resolve({ catalogInterval: false }), noop: true }))
+  )
 ).pipe(
   Layer.provideMerge(Fingerprinter.layer),
   Layer.provide([
@@ -233,7 +244,7 @@ export const layerTest = (
         Context.add(TestDatabase, { queries })
       ))
   ).pipe(Layer.provide(Reactivity.layer))
-  return layer(options).pipe(
+  return layer({ ...options, catalogInterval: false }).pipe(
     Layer.provideMerge(database),
     Layer.provide(CacheStore.layerMemory())
   )
@@ -254,6 +265,7 @@ interface Settings {
   readonly lookupTimeoutMillis: number
   readonly invalidationTimeoutMillis: number
   readonly maxRefreshes: number
+  readonly catalogIntervalMillis: number | undefined
   readonly noop: boolean
 }
 
@@ -266,7 +278,8 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
     "namespace",
     "lookupTimeout",
     "invalidationTimeout",
-    "maxRefreshes"
+    "maxRefreshes",
+    "catalogInterval"
   ])
   const policy = CachePolicy.resolve(options.policy ?? {})
   return {
@@ -280,6 +293,9 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
     lookupTimeoutMillis: Options.millis(owner, "lookupTimeout", options.lookupTimeout, 50),
     invalidationTimeoutMillis: Options.millis(owner, "invalidationTimeout", options.invalidationTimeout, 250),
     maxRefreshes: Options.count(owner, "maxRefreshes", options.maxRefreshes, 10),
+    catalogIntervalMillis: options.catalogInterval === false
+      ? undefined
+      : Options.millis(owner, "catalogInterval", options.catalogInterval, 60_000),
     noop: false
   }
 }
@@ -420,20 +436,27 @@ const make = Effect.fnUntraced(function*(
     peers.delete(flights)
     return flights.interruptAll
   })
-  const delivery = yield* Deliveries.make({
-    namespace,
-    store,
-    flights: {
-      detach: (targets) => {
-        for (const peer of peers) peer.detach(targets)
-      }
-    },
-    health,
-    tally,
-    timeoutMillis: settings.invalidationTimeoutMillis
+  const schemas = yield* Schemas.make({
+    client,
+    analyzer,
+    interval: settings.catalogIntervalMillis === undefined ? undefined : Duration.millis(settings.catalogIntervalMillis)
   })
+  const delivery = schemas.observe(
+    yield* Deliveries.make({
+      namespace,
+      store,
+      flights: {
+        detach: (targets) => {
+          for (const peer of peers) peer.detach(targets)
+        }
+      },
+      health,
+      tally,
+      timeoutMillis: settings.invalidationTimeoutMillis
+    })
+  )
   const transactions = new Transactions(client, current, delivery)
-  const invalidator = Invalidator.make(transactions)
+  const invalidator = Invalidator.make(transactions, schemas)
 
   const engine: Engine = {
     facts: { namespace, schemaVersion: settings.schemaVersion, session: target.session },
@@ -442,22 +465,35 @@ const make = Effect.fnUntraced(function*(
     reader: new Reader({ store, flights, health, tally, lookupTimeoutMillis: settings.lookupTimeoutMillis }),
     delivery,
     transactions,
+    schemas,
     tally,
     rules: settings.rules,
     layerPolicy: settings.policy,
     names: new Set(),
     noop: settings.noop
   }
-  const forms = new Forms({ engine, analyzer })
+  const forms = new Forms({ engine })
+
+  // A connection that is taken may be the only one: what its statements mean is found out before.
+  const ready = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.withFiber((fiber) =>
+      schemas.of(undefined).isKnown || transactionOf(fiber.context) !== undefined
+        ? effect
+        : Effect.andThen(schemas.settled, effect)
+    )
 
   const reserve = Effect.withFiber<any, SqlError, Scope.Scope>((fiber) => {
     if (appliedScope(fiber.getRef(CacheScope.CurrentScope)) !== "") {
       return Effect.die(new Error("CacheScope.provide: a reserved connection cannot be put in a scope"))
     }
-    return Effect.flatMap(client.reserve, (connection) => {
-      const observed = observeConnection(connection, (sql) => effectsOf(analyzer.analyze(sql)), transactions, delivery)
+    return ready(Effect.flatMap(client.reserve, (connection) => {
+      const effectsOf = (sql: string) => {
+        const names = schemas.of(undefined)
+        return names.effectsOf(names.analyze(sql))
+      }
+      const observed = observeConnection(connection, effectsOf, transactions, delivery)
       return Effect.as(Effect.addFinalizer(() => observed.close), observed.connection)
-    })
+    }))
   })
 
   const decorate = (base: PgClient.PgClient): PgClient.PgClient => {
@@ -476,7 +512,7 @@ const make = Effect.fnUntraced(function*(
     let withoutTransforms: PgClient.PgClient | undefined
     const self: PgClient.PgClient = Object.assign(tag, base, {
       unsafe: (sql: string, params?: ReadonlyArray<unknown>) => statements.wrap(base.unsafe(sql, params)),
-      withTransaction: transactions.withTransaction,
+      withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => ready(transactions.withTransaction(effect)),
       withoutTransforms: () => plain === base ? self : withoutTransforms ??= decorate(plain),
       reserve
     }) as any

@@ -245,6 +245,7 @@ export type RefusalCode =
   | "too-deep"
   | "parser-restarting"
   | "undeclared"
+  | "catalog-unknown"
 
 /**
  * The parser could not be loaded: `libpg-query` is missing, or there is no

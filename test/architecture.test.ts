@@ -43,6 +43,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/storeHealth",
     "internal/tally",
     "internal/transactions",
+    "internal/schemas",
     "internal/unserved"
   ],
   [

@@ -11,6 +11,7 @@ import type { Fingerprinter } from "../Fingerprinter.ts"
 import type { Delivery } from "./delivery.ts"
 import type { Reader } from "./reader.ts"
 import type { Rules } from "./rules.ts"
+import type { Schemas } from "./schemas.ts"
 import type { Tally } from "./tally.ts"
 import type { Transactions } from "./transactions.ts"
 
@@ -28,6 +29,8 @@ export interface Engine {
   readonly reader: Reader
   readonly delivery: Delivery
   readonly transactions: Transactions
+  /** What names mean. */
+  readonly schemas: Schemas
   readonly tally: Tally
   readonly rules: Rules
   /** What holds where a call says nothing. */

@@ -72,7 +72,7 @@ export const makeStatements = (decoration: Decoration): {
   readonly wrap: (statement: Statement.Statement<any>) => Statement.Statement<any>
 } => {
   const { client, defaultPolicy, engine, forms } = decoration
-  const { reader, tally, transactions } = engine
+  const { reader, schemas, tally, transactions } = engine
   const kindOf = (run: Run): Kind | undefined => {
     const kind = kinds[run]
     return kind === "rows" || kind === "plain" ? decoration[kind] : kind
@@ -197,13 +197,14 @@ export const makeStatements = (decoration: Decoration): {
     const kind = kindOf(run) ?? "rows"
     const withoutTransform = run === "withoutTransform" || run === "raw"
     const { strings } = self
+    const names = schemas.of(scope)
     let form: Form | undefined
     // With scalar arguments the text depends on the template alone, otherwise on the segments between parameters.
     if (strings !== undefined && allScalars(self.args)) {
       located = self.args
       form = templates[kind].get(strings)
-      if (form === undefined) {
-        form = forms.get(self.inner.compile(withoutTransform)[0], kind)
+      if (form === undefined || form.names !== names) {
+        form = forms.get(self.inner.compile(withoutTransform)[0], kind, names)
         if (form.isLasting) templates[kind].set(strings, form)
       }
       return form
@@ -211,10 +212,10 @@ export const makeStatements = (decoration: Decoration): {
     const parameters: Array<unknown> = []
     const node = tries[withoutTransform ? "plain" : "transformed"].locate(self.inner.segments, parameters)
     form = node?.forms[kind]
-    if (form === undefined) {
+    if (form === undefined || form.names !== names) {
       const [sql, sent] = self.inner.compile(withoutTransform)
       located = sent
-      form = forms.get(sql, kind)
+      form = forms.get(sql, kind, names)
       if (node !== undefined && form.isLasting && areSame(sent, parameters)) node.forms[kind] = form
     } else {
       located = parameters
@@ -230,12 +231,27 @@ export const makeStatements = (decoration: Decoration): {
     parameters === self.args ||
     areSame(self.inner.compile(run === "withoutTransform" || run === "raw")[1], parameters)
 
+  /**
+   * What a statement waits for until it is known what its names mean, if it must. A transaction may have the connection
+   * that would tell.
+   */
+  const unknownNames = (form: Form): Effect.Effect<void> | undefined => {
+    if (form.names.isKnown && !form.isDoubtful || inTransaction) return undefined
+    if (!form.names.isKnown) {
+      return form.analysis._tag === "Session" || form.analysis._tag === "Ddl" ? undefined : schemas.settled
+    }
+    form.isAsked = true
+    return schemas.renewed
+  }
+
   /** Why a statement under a plan is not answered from the cache here and now, if so. */
   const objection = (plan: Plan, run: Run): string | undefined =>
     run === "raw"
       ? "raw"
       : plan.refusal ??
-        (inTransaction || transactions.isByHand
+        (scope === undefined && plan.unscopedRefusal !== undefined
+          ? plan.unscopedRefusal
+          : inTransaction || transactions.isByHand
           ? "transaction"
           : isUnserved(engine, plan.dependencies)
           ? "unserved"
@@ -245,18 +261,23 @@ export const makeStatements = (decoration: Decoration): {
     self: LazyStatement,
     run: Run,
     fiber: Fiber.Fiber<unknown, unknown>,
-    own: CachePolicy.Resolved | undefined
+    own: CachePolicy.Resolved | undefined,
+    waited = false
   ): Effect.Effect<any, SqlError> => {
     if (fiber.context !== context) look(fiber)
     if (transformer !== undefined) {
       return transformed(self, transformer, (rewritten, fiber) => consult(rewritten, run, fiber, own))
     }
-    if (ambient !== undefined) ambient.witness.consulted++
+    if (ambient !== undefined && !waited) ambient.witness.consulted++
 
     const form = locate(self, run)
     const parameters = located
 
     if (engine.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
+    const wait = waited ? undefined : unknownNames(form)
+    if (wait !== undefined) {
+      return Effect.andThen(wait, Effect.withFiber((fiber) => consult(self, run, fiber, own, true)))
+    }
 
     const explicit = explicitPolicy(own)
     const policy = explicit ?? defaultPolicy
@@ -350,13 +371,18 @@ export const makeStatements = (decoration: Decoration): {
     self: LazyStatement,
     run: Run,
     fiber: Fiber.Fiber<unknown, unknown>,
-    own: CachePolicy.Resolved | undefined
+    own: CachePolicy.Resolved | undefined,
+    waited = false
   ): Effect.Effect<QueryCache.Explanation> => {
     if (fiber.context !== context) look(fiber)
     if (transformer !== undefined) {
       return transformed(self, transformer, (rewritten, fiber) => explain(rewritten, run, fiber, own))
     }
     const form = locate(self, run)
+    const wait = waited ? undefined : unknownNames(form)
+    if (wait !== undefined) {
+      return Effect.andThen(wait, Effect.withFiber((fiber) => explain(self, run, fiber, own, true)))
+    }
     const { analysis, effects, sql } = form
     if (effects._tag === "Writes") {
       const { targets } = effects
@@ -482,29 +508,33 @@ export const makeStatements = (decoration: Decoration): {
     }
     get stream() {
       const self = this
-      return Stream.unwrap(Effect.withFiber((fiber): Effect.Effect<Stream.Stream<any, SqlError>> => {
-        if (fiber.context !== context) look(fiber)
-        if (transformer !== undefined) {
-          return Effect.map(
-            rewrite(self, transformer),
-            (rewritten) => Stream.provideService(rewritten.stream, Statement.CurrentTransformer, undefined)
+      const open = (waited: boolean) =>
+        Effect.withFiber((fiber): Effect.Effect<Stream.Stream<any, SqlError>> => {
+          if (fiber.context !== context) look(fiber)
+          if (transformer !== undefined) {
+            return Effect.map(
+              rewrite(self, transformer),
+              (rewritten) => Stream.provideService(rewritten.stream, Statement.CurrentTransformer, undefined)
+            )
+          }
+          if (ambient !== undefined && !waited) ambient.witness.consulted++
+          const form = forms.get(self.inner.compile()[0], "rows", schemas.of(scope))
+          const wait = waited ? undefined : unknownNames(form)
+          if (wait !== undefined) return Effect.andThen(wait, open(true))
+          const scopeMismatch = inTransaction
+            ? transactions.checkScope(fiber, scope)
+            : appliedScope(scope) === ""
+            ? undefined
+            : Effect.die(new Error("CacheScope.provide: a stream outside a transaction cannot be run in a scope"))
+          if (scopeMismatch !== undefined) return scopeMismatch
+          const stream = self.inner.stream
+          return Effect.succeed(
+            form.effects._tag === "Writes"
+              ? transactions.writeStream(stream, form.effects.targets, form.effects.atomic)
+              : stream
           )
-        }
-        if (ambient !== undefined) ambient.witness.consulted++
-        const form = forms.get(self.inner.compile()[0], "rows")
-        const scopeMismatch = inTransaction
-          ? transactions.checkScope(fiber, scope)
-          : appliedScope(scope) === ""
-          ? undefined
-          : Effect.die(new Error("CacheScope.provide: a stream outside a transaction cannot be run in a scope"))
-        if (scopeMismatch !== undefined) return scopeMismatch
-        const stream = self.inner.stream
-        return Effect.succeed(
-          form.effects._tag === "Writes"
-            ? transactions.writeStream(stream, form.effects.targets, form.effects.atomic)
-            : stream
-        )
-      }))
+        })
+      return Stream.unwrap(open(false))
     }
     compile(withoutTransform?: boolean) {
       return this.inner.compile(withoutTransform)
@@ -584,8 +614,9 @@ const timedOut = Effect.suspend(() =>
   )
 )
 
-/** A stamp that names a dependency, rather than a shape or all rows of a table. */
-const isName = (stamp: string): boolean => !/\([^"=]*\)$/.test(stamp) || stamp.startsWith("#") || stamp.startsWith("@")
+/** A stamp that names a dependency, rather than a shape or all rows of a table, or a mark between processes. */
+const isName = (stamp: string): boolean =>
+  !/\([^"=]*\)$|^!?[?~^]/.test(stamp) || stamp.startsWith("#") || stamp.startsWith("@")
 
 const merges = new WeakMap<CachePolicy.Resolved, WeakMap<CachePolicy.Resolved, CachePolicy.Resolved>>()
 

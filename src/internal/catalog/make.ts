@@ -206,8 +206,10 @@ export const make = (answer: Answer): Catalog => {
 
 /** A `search_path` as its setting writes it: identifiers, those in quotes as they are, the others in lower case. */
 export const parsePath = (text: string): ReadonlyArray<string> =>
-  Array.from(text.matchAll(/"((?:[^"]|"")*)"|[^\s,"]+/g), ([whole, quoted]) =>
-    quoted === undefined ? whole.toLowerCase() : quoted.replaceAll("\"\"", "\""))
+  Array.from(
+    text.matchAll(/"((?:[^"]|"")*)"|[^\s,"]+/g),
+    ([whole, quoted]) => quoted === undefined ? whole.toLowerCase() : quoted.replaceAll("\"\"", "\"")
+  )
 
 const pathIn = (settings: ReadonlyArray<string> | null): ReadonlyArray<string> | undefined => {
   const setting = settings?.find((text) => text.startsWith("search_path="))

@@ -39,7 +39,15 @@ import type { Verdict } from "../analysis/statement.ts"
 import * as Walk from "../analysis/walk.ts"
 import type { Bodies, Body } from "./bodies.ts"
 import { digest } from "./digest.ts"
-import { type Catalog, type Relation, resolve, type Routine, type Trigger, withAncestors, withDescendants } from "./model.ts"
+import {
+  type Catalog,
+  type Relation,
+  resolve,
+  type Routine,
+  type Trigger,
+  withAncestors,
+  withDescendants
+} from "./model.ts"
 
 /** Where names without a schema are looked for. */
 export interface Path {
@@ -187,7 +195,7 @@ class Reach {
   read(relation: Relation, path: Path, isAsked: boolean): void {
     if (!this.once("read", relation.oid, isAsked, path.isSecured)) return
     this.signatures.add(relation.signature)
-    if (isAsked) for (const stamp of readStamps(this.catalog, relation)) this.reads.add(stamp)
+    if (isAsked) { for (const stamp of readStamps(this.catalog, relation)) this.reads.add(stamp) }
     switch (relation.kind) {
       case "view":
         // Its owner's rights count, or the caller's, in what it reads.
@@ -278,9 +286,10 @@ class Reach {
       )
     } else if (language === "c" && routine.extension !== undefined && harmless.has(routine.extension)) {
       if (isAsked && volatility === "volatile") this.object("volatile-function", name)
-    } else if (!((language === "c" && routine.extension !== undefined || language === "internal") &&
-      volatility === "immutable"))
-    {
+    } else if (
+      !((language === "c" && routine.extension !== undefined || language === "internal") &&
+        volatility === "immutable")
+    ) {
       this.obscure(`${name} is written in ${language}`, isAsked)
     }
   }

@@ -4,7 +4,9 @@
  * One statement has one snapshot, and its answer is one text, so neither the
  * client's transforms nor its types have a part in it. Definitions are printed
  * with `search_path` empty for as long as the statement runs: PostgreSQL then
- * writes every name outside `pg_catalog` with its schema.
+ * writes every name outside `pg_catalog` with its schema. To print a view it locks
+ * what the view reads, so it waits for a migration that has locked that: not for
+ * long, or the two could wait for each other.
  */
 import type { PgClient } from "@effect/sql-pg"
 import * as Effect from "effect/Effect"
@@ -46,7 +48,7 @@ WITH session AS MATERIALIZED (
     current_setting('search_path') AS setting
 ),
 cleared AS MATERIALIZED (
-  SELECT session.*, set_config('search_path', 'pg_catalog', true) FROM session
+  SELECT session.*, set_config('search_path', 'pg_catalog', true), set_config('lock_timeout', '200', true) FROM session
 ),
 space AS MATERIALIZED (
   SELECT oid, CASE WHEN nspname LIKE 'pg\\_temp\\_%' THEN 'pg_temp' ELSE nspname::text END AS name
