@@ -484,7 +484,10 @@ describe("QueryAnalyzer.layer", () => {
     assert.deepStrictEqual(analyze("SELECT x.similarity(a)"), refused("unknown-function", "x.similarity", "anything"))
     assert.deepStrictEqual(analyze("SELECT uuid_generate_v4()"), refused("volatile-function", "uuid_generate_v4"))
     assert.deepStrictEqual(analyze("INSERT INTO t VALUES (uuid_generate_v4())"), write(["t"]))
-    assert.deepStrictEqual(analyze("INSERT INTO t VALUES (geo.distance(1), other())"), write(["t"], { culprit: "other" }))
+    assert.deepStrictEqual(
+      analyze("INSERT INTO t VALUES (geo.distance(1), other())"),
+      write(["t"], { culprit: "other" })
+    )
     assert.deepStrictEqual(analyze("SELECT audit(a) FROM t"), write(["audit"], { reads: ["t"] }))
   })
 
@@ -541,7 +544,10 @@ describe("long texts", () => {
       analyze(`INSERT INTO t VALUES ${row("((SELECT a FROM s), 1)")}`),
       write(["t"], { reads: ["s"] })
     )
-    assert.deepStrictEqual(analyze(`INSERT INTO t VALUES ${row("(unheard_of(), 1)")}`), write(["t"], { culprit: "unheard_of" }))
+    assert.deepStrictEqual(
+      analyze(`INSERT INTO t VALUES ${row("(unheard_of(), 1)")}`),
+      write(["t"], { culprit: "unheard_of" })
+    )
     assert.deepStrictEqual(analyze(`SELECT * FROM (VALUES ${row("('today', 1)")}) x`), timed())
     assert.deepStrictEqual(
       analyze(`INSERT INTO t VALUES ${rows((i) => `($${i + 1})`)}; DELETE FROM s`),

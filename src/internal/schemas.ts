@@ -22,7 +22,7 @@ import * as Dependency from "../Dependency.ts"
 import type { Analysis, BoundAnalyzer, QueryAnalyzer } from "../QueryAnalyzer.ts"
 import { parsePath } from "./catalog/make.ts"
 import type { Catalog } from "./catalog/model.ts"
-import { nameless, type Path } from "./catalog/reach.ts"
+import { byName as markByName, bySchema as markBySchema, type Path } from "./catalog/reach.ts"
 import * as Source from "./catalog/source.ts"
 import type { Delivery } from "./delivery.ts"
 import type { Effects } from "./transactions.ts"
@@ -163,7 +163,7 @@ const byCatalog = (bound: BoundAnalyzer, path: Path): Names => {
         if (one._tag !== "Table" && one._tag !== "Row") return [one]
         const stamps = stampsOf(one, "read")
         // A name that is no relation's is a label of the program's own.
-        if (stamps.length === 0) return [one]
+        if (stamps.length === 0) return [one, ...asTables([markBySchema(one.table)])]
         // The first is the relation itself. More than that, and its rows are not all there is to it.
         return one._tag === "Row" && stamps.length === 1 ? [{ ...one, table: stamps[0]! }] : asTables(stamps)
       }),
@@ -185,9 +185,12 @@ const byName = (analyze: (sql: string) => Analysis): Names => ({
   id: nextId++,
   isKnown: true,
   analyze,
-  reads: asTables,
-  effectsOf: (analysis) => effectsOf(analysis, (tables) => [...tables, ...tables.map(nameless)]),
-  dependencies: (named) => named,
+  reads: (tables) => asTables([...tables, ...tables.map(markBySchema)]),
+  effectsOf: (analysis) => effectsOf(analysis, (tables) => [...tables, ...tables.map(markByName)]),
+  dependencies: (named) =>
+    named.flatMap((one): ReadonlyArray<Dependency.Dependency> =>
+      isTableOrRow(one) ? [one, ...asTables([markBySchema(one.table)])] : [one]
+    ),
   targets: (named) => explicit(named.flatMap(inAnySchema))
 })
 
@@ -268,7 +271,7 @@ const asTables = (tables: ReadonlyArray<string>): ReadonlyArray<Dependency.Table
   tables.map((table) => ({ _tag: "Table", table }))
 
 const inAnySchema = (named: Dependency.Dependency): ReadonlyArray<Dependency.Dependency> =>
-  isTableOrRow(named) ? [named, { _tag: "Table", table: nameless(named.table) }] : [named]
+  isTableOrRow(named) ? [named, { _tag: "Table", table: markByName(named.table) }] : [named]
 
 const isTableOrRow = (dependency: Dependency.Dependency): dependency is Dependency.Table | Dependency.Row =>
   dependency._tag === "Table" || dependency._tag === "Row"

@@ -389,7 +389,18 @@ export const makeStatements = (decoration: Decoration): {
       return Effect.succeed({
         sql,
         verdict: "write",
-        reason: analysis._tag === "Refused" ? analysis.code : undefined,
+        reason: analysis._tag === "Refused"
+          ? analysis.code
+          : targets.schema
+          ? "schema-change"
+          : targets.all
+          ? "opaque-write"
+          : undefined,
+        detail: analysis._tag === "Refused"
+          ? analysis.detail
+          : analysis._tag === "Write"
+          ? analysis.culprit
+          : undefined,
         fingerprint: undefined,
         dependencies: targets.all ? ["*"] : targets.stamps.filter(isName)
       })
@@ -409,6 +420,11 @@ export const makeStatements = (decoration: Decoration): {
       sql,
       verdict: reason === undefined ? "cached" : "bypass",
       reason,
+      detail: analysis._tag === "Refused" && analysis.code === reason
+        ? analysis.detail
+        : analysis._tag === "Read" && analysis.scoped?.code === reason
+        ? analysis.scoped?.detail
+        : undefined,
       fingerprint: reason === undefined ? new QueryKey(form, local!, scope).fingerprint : undefined,
       dependencies: plan === undefined ? [] : plan.dependencies.stamps.filter(isName)
     })
@@ -616,7 +632,7 @@ const timedOut = Effect.suspend(() =>
 
 /** A stamp that names a dependency, rather than a shape or all rows of a table, or a mark between processes. */
 const isName = (stamp: string): boolean =>
-  !/\([^"=]*\)$|^!?[?~^]/.test(stamp) || stamp.startsWith("#") || stamp.startsWith("@")
+  !/\([^"=]*\)$|^!?[?~%^]/.test(stamp) || stamp.startsWith("#") || stamp.startsWith("@")
 
 const merges = new WeakMap<CachePolicy.Resolved, WeakMap<CachePolicy.Resolved, CachePolicy.Resolved>>()
 

@@ -32,6 +32,8 @@ export type Operation = "insert" | "update" | "delete" | "truncate" | "truncate 
 
 export interface Target extends Name {
   readonly operations: Set<Operation>
+  /** The columns that updates assign; nothing where that cannot be told. */
+  assigned: Set<string> | undefined
 }
 
 export type ObjectionCode =
@@ -109,13 +111,20 @@ export const noFacts = (): Facts => ({
 })
 
 /** Adds a relation that a statement writes to. */
-export const addTarget = (facts: Facts, node: RangeVar, operations: ReadonlyArray<Operation>): void => {
+export const addTarget = (
+  facts: Facts,
+  node: RangeVar,
+  operations: ReadonlyArray<Operation>,
+  assigned?: ReadonlyArray<string>
+): void => {
   const key = nameOf(node)
   let target = facts.writes.get(key)
   if (target === undefined) {
-    facts.writes.set(key, target = { ...nameIn(node), operations: new Set() })
+    facts.writes.set(key, target = { ...nameIn(node), operations: new Set(), assigned: new Set() })
   }
   for (const operation of operations) target.operations.add(operation)
+  if (assigned === undefined) target.assigned = undefined
+  else for (const column of assigned) target.assigned?.add(column)
   if (isCatalog(nameIn(node))) facts.writesCatalog = true
 }
 
@@ -221,7 +230,7 @@ export const walk = (root: unknown, declared: Declared): Facts => {
       case "UpdateStmt":
       case "DeleteStmt":
       case "MergeStmt":
-        addTarget(facts, node.relation as RangeVar, operationsOf(type, node))
+        addTarget(facts, node.relation as RangeVar, operationsOf(type, node), assignedBy(type, node))
         skipped = "relation"
         break
       case "ColumnRef":
@@ -337,6 +346,26 @@ const operationsOf = (type: string, node: Node): ReadonlyArray<Operation> => {
       return anyChange
   }
 }
+
+/** The columns that a statement assigns in rows that exist. */
+const assignedBy = (type: string, node: Node): ReadonlyArray<string> => {
+  switch (type) {
+    case "UpdateStmt":
+      return namesOf(node.targetList)
+    case "InsertStmt":
+      return namesOf((node.onConflictClause as Node | undefined)?.targetList)
+    case "MergeStmt":
+      return ((node.mergeWhenClauses ?? []) as ReadonlyArray<{ readonly MergeWhenClause: Node }>)
+        .flatMap(({ MergeWhenClause }) => namesOf(MergeWhenClause.targetList))
+    default:
+      return []
+  }
+}
+
+const namesOf = (targets: unknown): ReadonlyArray<string> =>
+  ((targets ?? []) as ReadonlyArray<{ readonly ResTarget: { readonly name: string } }>).map(({ ResTarget }) =>
+    ResTarget.name
+  )
 
 const anyChange: ReadonlyArray<Operation> = ["insert", "update", "delete"]
 

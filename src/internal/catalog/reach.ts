@@ -29,9 +29,9 @@
  * ## Names of several processes
  *
  * Where no catalog is read, names come without a schema: `archive.orders` is
- * `orders`. To meet there, a write to a table outside `public` stamps its bare
- * name as well, and who reads one depends on the mark `~orders`, which writes
- * stamp that know no schema.
+ * `orders`. Outside `public` two marks bring them together: who reads
+ * `archive.orders` depends on `~orders`, which writes stamp that go by the name,
+ * and who writes it stamps `%orders`, on which those depend that read by the name.
  */
 import { fromRelation } from "../../Dependency.ts"
 import { isBuiltIn } from "../analysis/functions.ts"
@@ -66,8 +66,11 @@ export interface Schema {
   readonly temporary: ReadonlySet<string>
 }
 
-/** Stamped by writes that know no schema, and read by those who know one other than `public`. */
-export const nameless = (table: string): string => `~${table}`
+/** Stamped by writes that go by the name alone, and read by those who know the schema and it is not `public`. */
+export const byName = (table: string): string => `~${table}`
+
+/** Stamped by writes to a schema other than `public`, and read by those who go by the name alone. */
+export const bySchema = (table: string): string => `%${table}`
 
 /** Stamped by writes through a table that may end in one of its descendants. */
 const below = (table: string): string => `^${table}`
@@ -75,19 +78,25 @@ const below = (table: string): string => `^${table}`
 /** What a query on this relation depends on, its own rows apart from anything else it may read. */
 export const readStamps = (catalog: Catalog, relation: Relation): ReadonlyArray<string> => {
   const stamps = [relation.stamp]
-  if (relation.schema !== "public") stamps.push(nameless(fromRelation(relation.name).table))
+  if (relation.schema !== "public") stamps.push(byName(fromRelation(relation.name).table))
   for (const ancestor of withAncestors(catalog, relation)) if (ancestor !== relation) stamps.push(below(ancestor.stamp))
   return stamps
 }
 
 /** What a write to this relation stamps, as far as its own rows go. */
-export const writeStamps = (catalog: Catalog, relation: Relation): ReadonlyArray<string> => {
+export const writeStamps = (
+  catalog: Catalog,
+  relation: Relation,
+  operation?: Walk.Operation
+): ReadonlyArray<string> => {
   const stamps: Array<string> = []
   for (const { name, schema, stamp } of withAncestors(catalog, relation)) {
     stamps.push(stamp)
-    if (schema !== "public") stamps.push(fromRelation(name).table)
+    if (schema !== "public") stamps.push(bySchema(fromRelation(name).table))
   }
-  if (relation.children.length > 0) stamps.push(below(relation.stamp))
+  // Only a partitioned table hands on the rows that are inserted into it.
+  const endsBelow = relation.children.length > 0 && (relation.kind === "partitioned" || operation !== "insert")
+  if (endsBelow) stamps.push(below(relation.stamp))
   return stamps
 }
 
@@ -107,6 +116,8 @@ export const stampsOfName = (schema: Schema, path: Path, name: Walk.Name, access
   }
   return access === "read" ? reach.reads : reach.writes
 }
+
+type Columns = ReadonlySet<string> | undefined
 
 class Reach {
   readonly reads = new Set<string>()
@@ -141,7 +152,7 @@ class Reach {
     }
     for (const name of facts.reads.values()) this.readName(name, path, isAsked)
     for (const target of facts.writes.values()) {
-      for (const operation of target.operations) this.writeName(target, operation, path)
+      for (const operation of target.operations) this.writeName(target, operation, target.assigned, path)
     }
     for (const name of facts.calls.values()) this.call(name, path, isAsked)
     for (const name of facts.operators) {
@@ -269,7 +280,7 @@ class Reach {
     if (vouched !== undefined) {
       if (isAsked && !vouched.isStable) this.object("volatile-function", name)
       for (const target of vouched.writes) {
-        for (const operation of anyChange) this.writeName(target, operation, path)
+        for (const operation of anyChange) this.writeName(target, operation, undefined, path)
       }
       return
     }
@@ -298,16 +309,16 @@ class Reach {
   // what is written
   // -----------------------------------------------------------------------------
 
-  private writeName(name: Walk.Name, operation: Walk.Operation, path: Path): void {
+  private writeName(name: Walk.Name, operation: Walk.Operation, assigned: Columns, path: Path): void {
     const relations = this.resolve(name, path)
-    for (const relation of relations) this.write(relation, operation, path)
+    for (const relation of relations) this.write(relation, operation, assigned, path)
     if (relations.length === 0 && !this.isTemporary(name)) this.opaque ??= `the unknown relation ${shown(name)}`
   }
 
-  private write(relation: Relation, operation: Walk.Operation, path: Path): void {
-    if (!this.once("write", relation.oid, operation)) return
-    this.signatures.add(relation.signature)
-    for (const stamp of writeStamps(this.catalog, relation)) this.writes.add(stamp)
+  private write(relation: Relation, operation: Walk.Operation, assigned: Columns, path: Path): void {
+    const columns = operation === "update" && assigned !== undefined ? [...assigned].sort().join() : "*"
+    if (!this.once("write", relation.oid, operation, columns)) return
+    for (const stamp of writeStamps(this.catalog, relation, operation)) this.writes.add(stamp)
     for (const rule of relation.rules) {
       if (rule.event === operation || rule.event === "other") {
         this.body(this.schema.bodies.text(rule.definition), rule.name, printed, false)
@@ -317,7 +328,7 @@ class Reach {
       const isInstead = this.fire(relation.triggers, operation, path, (trigger) => trigger.timing === "instead")
       this.fire(relation.triggers, operation, path, () => true)
       const base = isInstead ? undefined : this.schema.bodies.base(relation)
-      if (base !== undefined) this.writeName(base, operation, printed)
+      if (base !== undefined) this.writeName(base, operation, undefined, printed)
       return
     }
     if (relation.kind === "materialized") {
@@ -335,13 +346,14 @@ class Reach {
       for (const key of one.referencedBy) {
         const effect = effectOn(key, operation)
         const child = effect === undefined ? undefined : this.catalog.relations.get(key.from)
-        if (child !== undefined) this.write(child, effect!, path)
+        if (child === undefined || operation === "update" && !mayAssign(one, assigned, key.references)) continue
+        this.write(child, effect!, new Set(key.columns), path)
       }
     }
     if (operation === "update" && relation.kind === "partitioned") {
       // A row whose partition changes is deleted from one and inserted into another.
-      this.write(relation, "delete", path)
-      this.write(relation, "insert", path)
+      this.write(relation, "delete", undefined, path)
+      this.write(relation, "insert", undefined, path)
     }
   }
 
@@ -387,6 +399,12 @@ const effectOn = (key: Relation["referencedBy"][number], operation: Walk.Operati
       return undefined
   }
 }
+
+/** Whether an update that assigns some columns may change others of a row, too. */
+const mayAssign = (relation: Relation, assigned: Columns, columns: ReadonlyArray<string>): boolean =>
+  assigned === undefined ||
+  relation.triggers.some(({ operations, timing }) => timing === "before" && operations.includes("update")) ||
+  columns.some((name) => assigned.has(name) || relation.column.get(name)?.generated !== undefined)
 
 const changes: ReadonlySet<string> = new Set(["set-null", "set-default"])
 
