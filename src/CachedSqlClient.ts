@@ -27,10 +27,10 @@ import * as Deliveries from "./internal/delivery.ts"
 import type { Engine } from "./internal/engine.ts"
 import { Flights } from "./internal/flights.ts"
 import { Forms } from "./internal/forms.ts"
+import * as Naming from "./internal/naming.ts"
 import * as Options from "./internal/options.ts"
 import { Reader } from "./internal/reader.ts"
 import { Rules } from "./internal/rules.ts"
-import * as Schemas from "./internal/schemas.ts"
 import { makeStatements } from "./internal/statement.ts"
 import * as StoreHealth from "./internal/storeHealth.ts"
 import { Tally } from "./internal/tally.ts"
@@ -436,12 +436,12 @@ const make = Effect.fnUntraced(function*(
     peers.delete(flights)
     return flights.interruptAll
   })
-  const schemas = yield* Schemas.make({
+  const naming = yield* Naming.make({
     client,
     analyzer,
     interval: settings.catalogIntervalMillis === undefined ? undefined : Duration.millis(settings.catalogIntervalMillis)
   })
-  const delivery = schemas.observe(
+  const delivery = naming.observe(
     yield* Deliveries.make({
       namespace,
       store,
@@ -456,7 +456,7 @@ const make = Effect.fnUntraced(function*(
     })
   )
   const transactions = new Transactions(client, current, delivery)
-  const invalidator = Invalidator.make(transactions, schemas)
+  const invalidator = Invalidator.make(transactions, naming)
 
   const engine: Engine = {
     facts: { namespace, schemaVersion: settings.schemaVersion, session: target.session },
@@ -465,7 +465,7 @@ const make = Effect.fnUntraced(function*(
     reader: new Reader({ store, flights, health, tally, lookupTimeoutMillis: settings.lookupTimeoutMillis }),
     delivery,
     transactions,
-    schemas,
+    naming,
     tally,
     rules: settings.rules,
     layerPolicy: settings.policy,
@@ -477,9 +477,9 @@ const make = Effect.fnUntraced(function*(
   // A connection that is taken may be the only one: what its statements mean is found out before.
   const ready = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.withFiber((fiber) =>
-      schemas.of(undefined).isKnown || transactionOf(fiber.context) !== undefined
+      naming.of(undefined).isKnown || transactionOf(fiber.context) !== undefined
         ? effect
-        : Effect.andThen(schemas.settled, effect)
+        : Effect.andThen(naming.settled, effect)
     )
 
   const reserve = Effect.withFiber<any, SqlError, Scope.Scope>((fiber) => {
@@ -488,7 +488,7 @@ const make = Effect.fnUntraced(function*(
     }
     return ready(Effect.flatMap(client.reserve, (connection) => {
       const effectsOf = (sql: string) => {
-        const names = schemas.of(undefined)
+        const names = naming.of(undefined)
         return names.effectsOf(names.analyze(sql))
       }
       const observed = observeConnection(connection, effectsOf, transactions, delivery)

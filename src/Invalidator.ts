@@ -15,8 +15,8 @@ import { InvalidOptionError } from "./CacheError.ts"
 import { CurrentScope } from "./CacheScope.ts"
 import * as Dependency from "./Dependency.ts"
 import { transactionOf } from "./internal/anyTransaction.ts"
+import type { Naming } from "./internal/naming.ts"
 import * as Options from "./internal/options.ts"
-import type { Schemas } from "./internal/schemas.ts"
 import type { Transactions } from "./internal/transactions.ts"
 
 /**
@@ -117,7 +117,7 @@ export const invalidating: {
  * @category constructors
  * @since 0.1.0
  */
-export const make = (transactions: Transactions, schemas: Schemas): Invalidator["Service"] =>
+export const make = (transactions: Transactions, naming: Naming): Invalidator["Service"] =>
   Invalidator.of({
     invalidate: (targets) =>
       Effect.suspend(() => {
@@ -125,10 +125,10 @@ export const make = (transactions: Transactions, schemas: Schemas): Invalidator[
         if (named === "all") return transactions.invalidate(Dependency.schemaTargets)
         const invalidate = (waited: boolean): Effect.Effect<void> =>
           Effect.withFiber((fiber) => {
-            const names = schemas.of(fiber.getRef(CurrentScope))
+            const names = naming.of(fiber.getRef(CurrentScope))
             return names.isKnown || waited || transactionOf(fiber.context) !== undefined
               ? transactions.invalidate(names.targets(named))
-              : Effect.andThen(schemas.settled, invalidate(true))
+              : Effect.andThen(naming.settled, invalidate(true))
           })
         return invalidate(false)
       })

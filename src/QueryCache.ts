@@ -60,8 +60,9 @@ export interface Stats {
  * @since 0.1.0
  */
 export interface QueryInfo {
-  readonly sql: string
-  /** The name of the policy, if it has one. */
+  /** `undefined` for the value of a cached query, a resolver or a view. */
+  readonly sql: string | undefined
+  /** The name of the policy, if it has one, or that of the cached query. */
   readonly name: string | undefined
   /**
    * `hit`: from the store. `stale`: from the store, its time had passed. `miss`:

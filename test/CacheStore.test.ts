@@ -26,7 +26,7 @@ afterEach(() => {
 
 const { row, tag } = Dependency
 
-suite("CacheStore.layerMemory", CacheStore.layerMemory())
+suite("CacheStore.layerMemory", CacheStore.layerMemory(), { spaces: true })
 
 const none = setOf()
 
@@ -167,11 +167,14 @@ describe("CacheStore.layerMemory", () => {
     assert.strictEqual(table["stampCount"], 10_000)
   })
 
-  it("stays small and whole, and serves nothing stale, whatever happens", () => {
+  it("stays small and whole, and serves nothing invalidated, whatever happens", () => {
     const operation = FastCheck.record({
       kind: FastCheck.constantFrom("ask", "ask", "ask", "peek", "late", "write", "all", "wait"),
       name: FastCheck.nat(7),
-      bytes: FastCheck.nat(500)
+      bytes: FastCheck.nat(500),
+      maxAgeMillis: FastCheck.constantFrom(undefined, undefined, 0, 20),
+      retainMillis: FastCheck.constantFrom(undefined, 0, 30),
+      maxSpaceBytes: FastCheck.constantFrom(undefined, undefined, 250, 400)
     })
     FastCheck.assert(
       FastCheck.property(
@@ -183,28 +186,36 @@ describe("CacheStore.layerMemory", () => {
           table["sweepAt"] = 0
           let now = 0
           const versions = Array.from({ length: 8 }, () => 0)
-          const filled = new Map<number, number>()
+          const filled = new Map<number, { readonly at: number; readonly keptUntil: number }>()
           const late: Array<() => void> = []
-          for (const { bytes, kind, name } of operations) {
-            const key = keyOf("n", `${name}`)
+          for (const { bytes, kind, maxAgeMillis, maxSpaceBytes, name, retainMillis } of operations) {
+            const key = { ...keyOf("n", `${name}`), space: `space ${name % 2}` }
             // Neighbours share a dependency.
             const dependencies = setOf(tag(`${name}`), tag(`${(name + 1) % 8}`))
             const value = () => `${versions[name]},${versions[(name + 1) % 8]}`
             const check = (hit: CacheStore.Kept | undefined) => {
               if (hit === undefined) return
               assert.strictEqual(hit.value, value())
-              assert.isBelow(now, filled.get(name)! + 50)
+              const { at, keptUntil } = filled.get(name)!
+              assert.isBelow(now, keptUntil)
+              assert.deepStrictEqual([hit.storedAtMillis, hit.expiresAtMillis], [at, at + 50])
             }
             const fill = (lease: CacheStore.Lease, value: string, at: number) => {
-              const entry = { value, dependencies, timeToLiveMillis: 50, bytes }
-              if (table.store(key, entry, lease, at) === "accepted") filled.set(name, at)
+              const entry = { value, dependencies, timeToLiveMillis: 50, retainMillis, bytes, maxSpaceBytes }
+              if (table.store(key, entry, lease, at) !== "accepted") return
+              filled.set(name, { at, keptUntil: at + 50 + (retainMillis ?? 0) })
             }
             switch (kind) {
               case "ask":
               case "late": {
-                const outcome = table.lookup(key, dependencies, now)
-                if (outcome._tag === "Hit") check(outcome)
-                else if (kind === "ask") fill(outcome.lease, value(), now)
+                const outcome = table.lookup(key, dependencies, now, maxAgeMillis)
+                if (outcome._tag === "Hit" || outcome._tag === "Stale") {
+                  check(outcome)
+                  const age = now - outcome.storedAtMillis
+                  assert.strictEqual(outcome._tag, age < 50 && age < (maxAgeMillis ?? 50) ? "Hit" : "Stale")
+                }
+                if (outcome._tag === "Hit") break
+                if (kind === "ask") fill(outcome.lease, value(), now)
                 else {
                   const read = value()
                   late.push(() => fill(outcome.lease, read, now))
@@ -232,6 +243,27 @@ describe("CacheStore.layerMemory", () => {
       ),
       { numRuns: 500 }
     )
+  })
+
+  it("an entry from before the clock was set back is stale, since nobody knows how old it is", () => {
+    const table = tableOf(3)
+    const key = keyOf("n", "q")
+    const { lease } = table.lookup(key, none, 100_000)
+    table.store(key, entryOf("v", none), lease, 100_000)
+    assert.strictEqual(table.lookup(key, none, 100_000)._tag, "Hit")
+    assert.strictEqual(table.lookup(key, none, 99_999)._tag, "Stale")
+  })
+
+  it("a space that makes room for its own drives nobody else out", () => {
+    const table = tableOf(4, 400)
+    ask(table, "elsewhere")
+    const put = (name: string) => {
+      const key = { ...keyOf("n", name), space: "full" }
+      const { lease } = table.lookup(key, none, 0)
+      return table.store(key, { ...entryOf(name, none), bytes: 100, maxSpaceBytes: 300 }, lease, 0)
+    }
+    for (const name of ["a", "b", "c", "d", "e"]) assert.strictEqual(put(name), "accepted")
+    assert.deepStrictEqual([names(table), table.size], [["elsewhere"], 4])
   })
 
   it("refuses bad options by name and value", () => {

@@ -7,6 +7,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import * as FastCheck from "fast-check"
@@ -16,6 +17,10 @@ import * as Dependency from "../src/Dependency.ts"
 export interface SuiteOptions<R = never> {
   /** Runs by the real clock, for stores whose time is not ours to set. */
   readonly live?: boolean
+  /** The store of another process over the same data, for stores whose flights are shared. */
+  readonly another?: Effect.Effect<Service, never, R | Scope.Scope>
+  /** Whether it counts the bytes of a space, as stores in a process do. */
+  readonly spaces?: boolean
   /** What may happen to the data of a namespace at any time without a wrong answer. */
   readonly faults?: ReadonlyArray<(namespace: string) => Effect.Effect<unknown, never, R>>
 }
@@ -53,14 +58,15 @@ export const entryOf = (
 export const setOf = (...dependencies: ReadonlyArray<Dependency.Dependency>): Dependency.DependencySet =>
   Dependency.makeSet(dependencies)
 
-/** A lookup that must miss. */
+/** A lookup that must miss, and of which nobody is told to wait: its lease alone is of use. */
 export const miss = Effect.fnUntraced(function*(
   store: Service,
   key: CacheStore.CacheKey,
   dependencies: Dependency.DependencySet
 ) {
   const outcome = yield* store.lookup(key, dependencies)
-  if (outcome._tag !== "Miss") return assert.fail(`expected a miss for ${key.fingerprint}`)
+  if (outcome._tag !== "Miss") return assert.fail(`expected a miss for ${key.fingerprint}, not ${outcome._tag}`)
+  yield* store.release(key, outcome.lease)
   return outcome
 })
 
@@ -75,8 +81,39 @@ export const hit = Effect.fnUntraced(function*(
   return outcome
 })
 
+/** A lookup whose entry must be stale. */
+export const stale = Effect.fnUntraced(function*(
+  store: Service,
+  key: CacheStore.CacheKey,
+  dependencies: Dependency.DependencySet
+) {
+  const outcome = yield* store.lookup(key, dependencies)
+  if (outcome._tag !== "Stale") return assert.fail(`expected it to be stale, not ${outcome._tag}: ${key.fingerprint}`)
+  return outcome
+})
+
+/** A lookup that must not find anything, whoever reads it. */
+const missing = (store: Service, key: CacheStore.CacheKey, dependencies: Dependency.DependencySet) =>
+  Effect.map(store.lookup(key, dependencies), ({ _tag }) => assert.include(["Miss", "Wait"], _tag))
+
+/** A lookup that must be told to read, under a flight. */
+const owningMiss = Effect.fnUntraced(function*(
+  store: Service,
+  key: CacheStore.CacheKey,
+  dependencies: Dependency.DependencySet
+) {
+  const outcome = yield* store.lookup(key, dependencies)
+  if (outcome._tag !== "Miss" || outcome.lease.flight === undefined) {
+    return assert.fail(`expected a flight of its own for ${key.fingerprint}, not ${outcome._tag}`)
+  }
+  return outcome
+})
+
+export const owning = (store: Service, key: CacheStore.CacheKey, dependencies: Dependency.DependencySet) =>
+  Effect.map(owningMiss(store, key, dependencies), ({ lease }) => lease)
+
 /** Why a lookup did not hit. */
-export const reasonOf = (outcome: CacheStore.Outcome): string => outcome._tag === "Miss" ? outcome.reason : outcome._tag
+const reasonOf = (outcome: CacheStore.Outcome): string => outcome._tag === "Miss" ? outcome.reason : outcome._tag
 
 /** Looks up, misses, fills, and must be accepted. */
 export const fill = Effect.fnUntraced(function*(
@@ -84,12 +121,13 @@ export const fill = Effect.fnUntraced(function*(
   key: CacheStore.CacheKey,
   dependencies: Dependency.DependencySet,
   value: unknown = key.fingerprint,
-  timeToLiveMillis?: number
+  more?: number | Partial<CacheStore.Entry>
 ) {
-  const { lease } = yield* miss(store, key, dependencies)
-  const verdict = yield* store.store(key, entryOf(value, dependencies, timeToLiveMillis), lease)
-  assert.strictEqual(verdict, "accepted")
-  return lease
+  const outcome = yield* store.lookup(key, dependencies)
+  if (outcome._tag !== "Miss") return assert.fail(`expected a miss for ${key.fingerprint}, not ${outcome._tag}`)
+  const entry = { ...entryOf(value, dependencies), ...(typeof more === "number" ? { timeToLiveMillis: more } : more) }
+  assert.strictEqual(yield* store.store(key, entry, outcome.lease), "accepted")
+  return outcome.lease
 })
 
 /** What a write of the program itself marks. */
@@ -236,6 +274,7 @@ export const suite = <R, E>(
         // Filled for less than this caller asks for: what is not registered makes it a miss, and so does what was
         // invalidated since, although the entry is good for others.
         const vip = setOf(table("orders"), tag("vip"))
+        yield* store.invalidate(write(key.namespace, tag("unrelated")))
         yield* miss(store, key, vip)
         yield* hit(store, key, orders)
         yield* store.invalidate(write(key.namespace, tag("vip")))
@@ -677,11 +716,13 @@ export const suite = <R, E>(
       Effect.gen(function*() {
         const context = yield* Effect.context<CacheStore.CacheStore | R>()
         const faults = options?.faults ?? []
+        const store = yield* CacheStore.CacheStore
+        const stores = options?.another === undefined ? [store] : [store, yield* options.another]
         yield* Effect.promise(() =>
           FastCheck.assert(
             FastCheck.asyncProperty(
               FastCheck.array(command(faults.length), { minLength: 5, maxLength: 40 }),
-              (commands) => Effect.runPromiseWith(context)(history(commands, faults))
+              (commands) => Effect.runPromiseWith(context)(history(stores, commands, faults, advance))
             ),
             { numRuns: options?.live === true ? 60 : 500 }
           )
@@ -719,6 +760,302 @@ export const suite = <R, E>(
         assert.strictEqual(reason, "undecodable")
         assert.strictEqual(yield* store.store(key, entryOf("v", orders), lease), "accepted")
       }))
+
+    it.effect("what is past its time to live is stale while it is kept, and then gone", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        yield* fill(store, key, orders, "v", { timeToLiveMillis: 400, retainMillis: 1_000, costMillis: 12.5 })
+        const fresh = yield* hit(store, key, orders)
+        assert.strictEqual(fresh.expiresAtMillis - fresh.storedAtMillis, 400)
+        assert.closeTo(fresh.costMillis, 12.5, 1)
+
+        yield* advance(450)
+        const now = yield* Clock.currentTimeMillis
+        const old = yield* stale(store, key, orders)
+        assert.deepStrictEqual([old.value, old.level, old.waiting], ["v", fresh.level, false])
+        assert.strictEqual(old.expiresAtMillis - old.storedAtMillis, 400)
+        assert.isAtMost(old.expiresAtMillis, now)
+        // What a round trip takes makes an answer seem older.
+        assert.closeTo(old.storedAtMillis, fresh.storedAtMillis, 100)
+        assert.strictEqual(old.costMillis, fresh.costMillis)
+        if (!store.shared) assert.strictEqual(store.peek(key, now)?.value, "v")
+
+        yield* advance(1_000)
+        assert.strictEqual(store.peek(key, yield* Clock.currentTimeMillis), undefined)
+        yield* store.release(key, old.lease)
+        assert.include(["expired", "absent"], (yield* miss(store, key, orders)).reason)
+      }))
+
+    it.effect("what is too old for one caller is stale for that one", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        yield* fill(store, key, orders)
+        yield* advance(50)
+        const tags: Array<string> = []
+        for (const maxAge of [30, 0, -1, 60_000, Infinity, undefined, 30.5]) {
+          const [outcome] = yield* store.lookupMany([{ key, dependencies: orders, maxAgeMillis: maxAge }])
+          assert.strictEqual((yield* store.lookup(key, orders, maxAge))._tag, outcome._tag)
+          tags.push(outcome._tag)
+        }
+        assert.deepStrictEqual(tags, ["Stale", "Stale", "Stale", "Hit", "Hit", "Hit", "Stale"])
+      }))
+
+    it.effect("a stale lookup's lease is good for a fill that replaces it, until an invalidation", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        yield* fill(store, key, orders, "old", { timeToLiveMillis: 1, retainMillis: 60_000 })
+        yield* advance(10)
+        const { lease } = yield* stale(store, key, orders)
+        assert.strictEqual(yield* store.store(key, entryOf("new", orders), lease), "accepted")
+        assert.strictEqual((yield* hit(store, key, orders)).value, "new")
+        yield* store.invalidate(write(key.namespace, table("orders")))
+        assert.strictEqual(yield* store.store(key, entryOf("late", orders), lease), "refused")
+        yield* miss(store, key, orders)
+      }))
+
+    it.effect("what was invalidated is not served, stale or not", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const namespace = freshNamespace()
+        const premium = setOf(table("orders"), tag("premium"))
+        const soonStale = { timeToLiveMillis: 1, retainMillis: 60_000 }
+        const invalidations = [
+          write(namespace, table("orders")),
+          write(namespace, tag("premium")),
+          { namespace, ...Dependency.allTargets }
+        ]
+        for (const [i, invalidation] of invalidations.entries()) {
+          const key = keyOf(namespace, `${i}`)
+          yield* fill(store, key, premium, "v", soonStale)
+          yield* advance(10)
+          yield* stale(store, key, premium)
+          yield* store.invalidate(invalidation)
+          // For those, too, who ask for less than it was filled for.
+          yield* missing(store, key, orders)
+          yield* missing(store, key, premium)
+          assert.strictEqual(store.peek(key, yield* Clock.currentTimeMillis), undefined)
+        }
+        // Nor to those who ask for more, if that was invalidated since.
+        const key = keyOf(namespace, "q")
+        yield* miss(store, key, premium)
+        yield* fill(store, key, orders, "v", soonStale)
+        yield* advance(10)
+        yield* store.invalidate(write(namespace, tag("premium")))
+        yield* missing(store, key, premium)
+        yield* stale(store, key, orders)
+      }))
+
+    it.effect("what was given up may be filled yet", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const key = keyOf(freshNamespace(), "q")
+        const { lease } = yield* miss(store, key, orders)
+        yield* store.release(key, lease)
+        yield* store.release(key, { epoch: "of another", clock: 7, flight: "of another" })
+        assert.strictEqual(yield* store.store(key, entryOf("v", orders), lease), "accepted")
+        yield* store.release(key, lease)
+        yield* hit(store, key, orders)
+      }))
+
+    if (options?.spaces === true) {
+      it.effect("the entries of a space take no more than they may", () =>
+        Effect.gen(function*() {
+          const store = yield* CacheStore.CacheStore
+          const namespace = freshNamespace()
+          const kept = Effect.map(Clock.currentTimeMillis, (now) =>
+            ["a", "b", "c", "d", "e"].filter((name) => store.peek(keyOf(namespace, name), now) !== undefined))
+          const put = (name: string, bytes: number, maxSpaceBytes: number | undefined) =>
+            fill(store, keyOf(namespace, name), orders, name, { bytes, maxSpaceBytes })
+          const elsewhere = { ...keyOf(namespace, "a"), space: "elsewhere" }
+          yield* fill(store, elsewhere, orders, "elsewhere", { bytes: 1_000 })
+
+          for (const name of ["a", "b", "c"]) {
+            yield* put(name, 100, 300)
+          }
+          // Not what was asked for since.
+          yield* hit(store, keyOf(namespace, "a"), orders)
+          yield* put("d", 100, 300)
+          assert.deepStrictEqual(yield* kept, ["a", "c", "d"])
+          yield* put("e", 300, 300)
+          assert.deepStrictEqual(yield* kept, ["e"])
+          // What is too large itself drives nobody out.
+          const { lease } = yield* miss(store, keyOf(namespace, "a"), orders)
+          const large = { ...entryOf("large", orders), bytes: 301, maxSpaceBytes: 300 }
+          assert.strictEqual(yield* store.store(keyOf(namespace, "a"), large, lease), "refused")
+          assert.deepStrictEqual(yield* kept, ["e"])
+          yield* put("a", 1_000, undefined)
+          yield* store.store(keyOf(namespace, "e"), { ...entryOf("e", orders), bytes: 300, maxSpaceBytes: 300 }, lease)
+          assert.deepStrictEqual(yield* kept, ["e"])
+          assert.strictEqual((yield* hit(store, elsewhere, orders)).value, "elsewhere")
+        }))
+    }
+
+    const { another } = options ?? {}
+    if (another !== undefined) {
+      const key = () => keyOf(freshNamespace(), "q")
+      const setUp = Effect.all([CacheStore.CacheStore, another])
+
+      it.effect("one process reads, the others wait, until it has filled", () =>
+        Effect.gen(function*() {
+          const [here, there] = yield* setUp
+          const q = key()
+          const owner = yield* owning(here, q, orders)
+          const waiting = yield* there.lookup(q, orders)
+          assert(waiting._tag === "Wait")
+          assert.isAbove(waiting.remainingMillis, 0)
+          assert.isAtMost(waiting.remainingMillis, 5_000)
+          assert.isUndefined(waiting.lease.flight)
+          // Whoever asks, in the same process too.
+          assert.strictEqual((yield* here.lookup(q, orders))._tag, "Wait")
+          assert.strictEqual(yield* here.store(q, entryOf("v", orders), owner), "accepted")
+          assert.strictEqual((yield* hit(there, q, orders)).value, "v")
+          // And one who did not wait may fill as well.
+          assert.strictEqual(yield* there.store(q, entryOf("w", orders), waiting.lease), "accepted")
+        }))
+
+      it.effect("one process reads anew what is stale, the others serve it", () =>
+        Effect.gen(function*() {
+          const [here, there] = yield* setUp
+          const q = key()
+          yield* fill(here, q, orders, "old", { timeToLiveMillis: 1, retainMillis: 60_000 })
+          yield* advance(10)
+          const owner = yield* stale(here, q, orders)
+          assert.isFalse(owner.waiting)
+          const other = yield* stale(there, q, orders)
+          assert.deepStrictEqual([other.value, other.waiting, other.lease.flight], ["old", true, undefined])
+          assert.strictEqual(yield* here.store(q, entryOf("new", orders), owner.lease), "accepted")
+          assert.strictEqual((yield* hit(there, q, orders)).value, "new")
+
+          // Too old for one, who is to read it. Meanwhile those whom it is good for get it.
+          const impatient = yield* here.lookup(q, orders, 0)
+          assert(impatient._tag === "Stale" && !impatient.waiting)
+          yield* hit(there, q, orders)
+          const again = yield* there.lookup(q, orders, 0)
+          assert(again._tag === "Stale" && again.waiting)
+        }))
+
+      it.effect("whose fill was refused or given up is waited for by nobody", () =>
+        Effect.gen(function*() {
+          const [here, there] = yield* setUp
+          const fates: ReadonlyArray<(q: CacheStore.CacheKey, lease: CacheStore.Lease) => Effect.Effect<unknown, any>> =
+            [
+              (q, lease) => here.release(q, lease),
+              (q, lease) =>
+                here.invalidate(write(q.namespace, table("orders"))).pipe(
+                  Effect.andThen(here.store(q, entryOf("late", orders), lease)),
+                  Effect.tap((verdict) => Effect.sync(() => assert.strictEqual(verdict, "refused")))
+                ),
+              (q, lease) => here.store(q, entryOf(Symbol("no text"), orders), lease)
+            ]
+          for (const fate of fates) {
+            const q = key()
+            const lease = yield* owning(here, q, orders)
+            yield* fate(q, lease)
+            for (const each of [there, here, there]) {
+              const outcome = yield* each.lookup(q, orders)
+              assert(outcome._tag === "Miss")
+              assert.isUndefined(outcome.lease.flight)
+            }
+            // For a second. Then they wait for each other again.
+            yield* advance(1_050)
+            yield* owning(there, q, orders)
+            assert.strictEqual((yield* here.lookup(q, orders))._tag, "Wait")
+          }
+        }))
+
+      it.effect("an owner that was overtaken is replaced, and leaves its successor alone", () =>
+        Effect.gen(function*() {
+          const [here, there] = yield* setUp
+          for (
+            const request of [
+              (n: string) => write(n, table("orders")),
+              (namespace: string) => ({ namespace, ...Dependency.allTargets })
+            ]
+          ) {
+            const q = key()
+            const slow = yield* owning(here, q, orders)
+            yield* here.invalidate(request(q.namespace))
+            const fast = yield* owning(there, q, orders)
+            assert.strictEqual(yield* here.store(q, entryOf("old", orders), slow), "refused")
+            assert.strictEqual((yield* here.lookup(q, orders))._tag, "Wait")
+            yield* here.release(q, slow)
+            assert.strictEqual((yield* here.lookup(q, orders))._tag, "Wait")
+            assert.strictEqual(yield* there.store(q, entryOf("new", orders), fast), "accepted")
+            assert.strictEqual((yield* hit(here, q, orders)).value, "new")
+          }
+        }))
+
+      it.effect("nobody waits for a fill that would not be theirs (race 20)", () =>
+        Effect.gen(function*() {
+          const [here, there] = yield* setUp
+          const q = key()
+          const premium = setOf(table("orders"), tag("premium"))
+          const plain = yield* owning(here, q, orders)
+          yield* here.invalidate(write(q.namespace, tag("unrelated")))
+          // The tag is registered at a later clock than that of the flight.
+          const owner = yield* owning(there, q, premium)
+          assert.strictEqual(yield* here.store(q, entryOf("plain", orders), plain), "accepted")
+          assert.strictEqual((yield* here.lookup(q, premium))._tag, "Wait")
+          assert.strictEqual(yield* there.store(q, entryOf("premium", premium), owner), "accepted")
+          assert.strictEqual((yield* hit(here, q, premium)).value, "premium")
+        }))
+
+      it.effect("who names a key twice does not wait for itself", () =>
+        Effect.gen(function*() {
+          const [here, there] = yield* setUp
+          const namespace = freshNamespace()
+          const request = (name: string) => ({ key: keyOf(namespace, name), dependencies: orders })
+          const first = yield* here.lookupMany(["a", "b", "a"].map(request))
+          assert.deepStrictEqual(first.map(({ _tag }) => _tag), ["Miss", "Miss", "Miss"])
+          assert.strictEqual(first[0].lease.flight, first[2].lease.flight)
+          const second = yield* there.lookupMany(["b", "c", "a"].map(request))
+          assert.deepStrictEqual(second.map(({ _tag }) => _tag), ["Wait", "Miss", "Wait"])
+          const verdicts = yield* here.storeMany(
+            ["a", "b"].map((name, i) => ({ ...request(name), entry: entryOf(name, orders), lease: first[i].lease }))
+          )
+          assert.deepStrictEqual(verdicts, ["accepted", "accepted"])
+          const third = yield* there.lookupMany(["b", "c", "a"].map(request))
+          assert.deepStrictEqual(third.map(({ _tag }) => _tag), ["Hit", "Wait", "Hit"])
+        }))
+
+      it.effect("what cannot be read is read anew by one", () =>
+        Effect.gen(function*() {
+          const [here, there] = yield* setUp
+          const q = key()
+          const odd: CacheStore.CacheKey = {
+            ...q,
+            codec: {
+              ...json,
+              decode: () => {
+                throw new SyntaxError("not mine")
+              }
+            }
+          }
+          yield* fill(here, q, orders, "v", { timeToLiveMillis: 1, retainMillis: 60_000 })
+          yield* advance(10)
+          assert.strictEqual((yield* owningMiss(here, odd, orders)).reason, "undecodable")
+          assert.strictEqual((yield* there.lookup(odd, orders))._tag, "Wait")
+        }))
+
+      it.effect("of many that ask at once one reads", () =>
+        Effect.gen(function*() {
+          const [here, there] = yield* setUp
+          const q = key()
+          const all = Array.from({ length: 100 }, (_, i) => (i % 2 === 0 ? here : there).lookup(q, orders))
+          const outcomes = yield* Effect.all(all, { concurrency: "unbounded" })
+          const owners = outcomes.filter(({ _tag }) => _tag === "Miss")
+          assert.lengthOf(owners, 1)
+          assert.lengthOf(outcomes.filter(({ _tag }) => _tag === "Wait"), 99)
+          const owner = outcomes.indexOf(owners[0]) % 2 === 0 ? here : there
+          assert.strictEqual(yield* owner.store(q, entryOf("v", orders), owners[0].lease), "accepted")
+          for (const outcome of yield* Effect.all(all, { concurrency: "unbounded" })) {
+            assert(outcome._tag === "Hit" && outcome.value === "v")
+          }
+        }))
+    }
   })
 }
 
@@ -727,8 +1064,16 @@ export const suite = <R, E>(
 // -----------------------------------------------------------------------------
 
 type Command =
-  | { readonly _tag: "Ask"; readonly query: number }
-  | { readonly _tag: "Fill"; readonly which: number }
+  | {
+    readonly _tag: "Ask"
+    readonly query: number
+    /** Which process asks. */
+    readonly process: number
+    readonly maxAgeMillis: number | undefined
+  }
+  | { readonly _tag: "Fill"; readonly which: number; readonly entry: Partial<CacheStore.Entry> }
+  | { readonly _tag: "Release"; readonly which: number }
+  | { readonly _tag: "Wait" }
   | {
     readonly _tag: "Commit"
     readonly id: number
@@ -741,8 +1086,31 @@ type Command =
 const command = (faults: number): FastCheck.Arbitrary<Command> => {
   const which = FastCheck.nat(5)
   return FastCheck.oneof(
-    { weight: 5, arbitrary: FastCheck.record({ _tag: FastCheck.constant("Ask" as const), query: FastCheck.nat(9) }) },
-    { weight: 4, arbitrary: FastCheck.record({ _tag: FastCheck.constant("Fill" as const), which }) },
+    {
+      weight: 6,
+      arbitrary: FastCheck.record({
+        _tag: FastCheck.constant("Ask" as const),
+        query: FastCheck.nat(9),
+        process: FastCheck.nat(1),
+        maxAgeMillis: FastCheck.constantFrom(undefined, undefined, 0, 60_000)
+      })
+    },
+    {
+      weight: 4,
+      arbitrary: FastCheck.record({
+        _tag: FastCheck.constant("Fill" as const),
+        which,
+        // Soon stale; soon gone; neither.
+        entry: FastCheck.constantFrom(
+          { timeToLiveMillis: 1, retainMillis: 60_000 },
+          { timeToLiveMillis: 1 },
+          { retainMillis: 1 },
+          {}
+        )
+      })
+    },
+    { weight: 1, arbitrary: FastCheck.record({ _tag: FastCheck.constant("Release" as const), which }) },
+    { weight: 1, arbitrary: FastCheck.constant({ _tag: "Wait" as const }) },
     {
       weight: 3,
       arbitrary: FastCheck.record({
@@ -789,44 +1157,73 @@ const queries: ReadonlyArray<{
   }
 ]
 
+/** A lookup that did not hit and whose query has been answered. Its fill, or that it is given up, is still to come. */
+interface Pending {
+  readonly key: CacheStore.CacheKey
+  readonly entry: CacheStore.Entry
+  readonly lease: CacheStore.Lease
+  readonly process: number
+}
+
 const history = Effect.fnUntraced(function*<R>(
+  stores: ReadonlyArray<Service>,
   commands: ReadonlyArray<Command>,
-  faults: ReadonlyArray<(namespace: string) => Effect.Effect<unknown, never, R>>
+  faults: ReadonlyArray<(namespace: string) => Effect.Effect<unknown, never, R>>,
+  advance: (millis: number) => Effect.Effect<void>
 ) {
-  const store = yield* CacheStore.CacheStore
   const namespace = freshNamespace()
+  const storeOf = (process: number) => stores[process % stores.length]
   /** What the database held after each commit. */
   const states: Array<ReadonlyArray<Order>> = [[0, 1, 2, 3].map((id) => ({ id, customer: id % 2, version: 0 }))]
   /** Commits whose invalidation is still to come, by the state they made. */
   const undelivered: Array<{ readonly state: number; readonly request: CacheStore.InvalidateRequest }> = []
-  /** Misses whose query has been answered, and whose fill is still to come. */
-  const fills: Array<CacheStore.StoreRequest> = []
+  const pending: Array<Pending> = []
 
   const answer = (query: number, state: number) => states[state].filter(queries[query].matches)
-  const ask = Effect.fnUntraced(function*(query: number) {
+  const ask = Effect.fnUntraced(function*(query: number, process: number, maxAgeMillis?: number) {
     const key = keyOf(namespace, `query ${query}`)
     const { dependencies } = queries[query]
-    const outcome = yield* store.lookup(key, dependencies)
+    const outcome = yield* storeOf(process).lookup(key, dependencies, maxAgeMillis)
     const latest = states.length - 1
-    if (outcome._tag === "Hit") {
-      // Not older than the last commit before the first that is not acknowledged.
+    if (outcome._tag === "Hit" || outcome._tag === "Stale") {
+      // Not older than the last commit before the first that is not acknowledged: stale or not.
       const first = Math.min(latest + 1, ...undelivered.map(({ state }) => state)) - 1
       const right = states.slice(first).map((_, i) => JSON.stringify(answer(query, first + i)))
       assert.include(right, JSON.stringify(outcome.value))
-    } else fills.push({ key, entry: entryOf(answer(query, latest), dependencies), lease: outcome.lease })
+    }
+    if (outcome._tag === "Hit") {
+      assert.notStrictEqual(maxAgeMillis, 0)
+      return "Hit"
+    }
+    // Who waits waits for somebody.
+    if (outcome._tag === "Wait" || (outcome._tag === "Stale" && outcome.waiting)) {
+      assert(pending.some(({ key: { fingerprint }, lease }) => fingerprint === key.fingerprint && lease.flight))
+      assert.isUndefined(outcome.lease.flight)
+    }
+    pending.push({ key, entry: entryOf(answer(query, latest), dependencies), lease: outcome.lease, process })
     return outcome._tag
   })
+  const settle = ({ entry, key, lease, process }: Pending, more?: Partial<CacheStore.Entry>) =>
+    storeOf(process).store(key, { ...entry, ...more }, lease)
 
   for (const command of commands) {
     switch (command._tag) {
       case "Ask":
-        yield* ask(command.query)
+        yield* ask(command.query, command.process, command.maxAgeMillis)
         break
       case "Fill": {
-        const [fill] = fills.splice(command.which, 1)
-        if (fill !== undefined) yield* store.store(fill.key, fill.entry, fill.lease)
+        const [fill] = pending.splice(command.which, 1)
+        if (fill !== undefined) yield* settle(fill, command.entry)
         break
       }
+      case "Release": {
+        const [given] = pending.splice(command.which, 1)
+        if (given !== undefined) yield* storeOf(given.process).release(given.key, given.lease)
+        break
+      }
+      case "Wait":
+        yield* advance(3)
+        break
       case "Commit": {
         const { customer, id, known } = command
         const before = states[states.length - 1]
@@ -843,7 +1240,7 @@ const history = Effect.fnUntraced(function*<R>(
       }
       case "Deliver": {
         const [commit] = undelivered.splice(command.which, 1)
-        if (commit !== undefined) yield* store.invalidate(commit.request)
+        if (commit !== undefined) yield* storeOf(command.which).invalidate(commit.request)
         break
       }
       case "Fault":
@@ -852,11 +1249,11 @@ const history = Effect.fnUntraced(function*<R>(
   }
 
   // When all is quiet, whatever can be served equals the database, and everything can be filled.
-  for (const { request } of undelivered.splice(0)) yield* store.invalidate(request)
-  yield* store.storeMany(fills.splice(0))
+  for (const { request } of undelivered.splice(0)) yield* storeOf(0).invalidate(request)
+  for (const fill of pending.splice(0)) yield* settle(fill)
   for (let query = 0; query < queries.length; query++) {
-    if ((yield* ask(query)) === "Hit") continue
-    assert.deepStrictEqual(yield* store.storeMany(fills.splice(0)), ["accepted"])
-    assert.strictEqual(yield* ask(query), "Hit")
+    if ((yield* ask(query, 0)) === "Hit") continue
+    for (const fill of pending.splice(0)) assert.strictEqual(yield* settle(fill), "accepted")
+    assert.strictEqual(yield* ask(query, 1), "Hit")
   }
 })

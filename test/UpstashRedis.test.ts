@@ -4,6 +4,7 @@ import { Redis as UpstashClient } from "@upstash/redis"
 import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -21,6 +22,7 @@ import { once } from "node:events"
 import { type AddressInfo, createServer } from "node:net"
 import { inspect } from "node:util"
 import { InvalidOptionError } from "../src/CacheError.ts"
+import * as CacheStore from "../src/CacheStore.ts"
 import * as RedisStore from "../src/RedisStore.ts"
 import * as UpstashRedis from "../src/UpstashRedis.ts"
 import { suite } from "./CacheStoreTest.ts"
@@ -750,7 +752,15 @@ describe("UpstashRedis.layer", () => {
 for (const layout of ["flat", "grouped"] as const) {
   suite(
     `RedisStore over REST, ${layout}`,
-    RedisStore.layer({ layout }).pipe(Layer.provide(connect()), Layer.provide(Upstash.layer)),
-    { live: true }
+    RedisStore.layer({ layout }).pipe(Layer.provideMerge(connect()), Layer.provide(Upstash.layer)),
+    {
+      live: true,
+      another: Effect.flatMap(Redis.Redis, (redis) =>
+        RedisStore.layer({ layout }).pipe(
+          Layer.provide(Layer.succeed(Redis.Redis, redis)),
+          Layer.build,
+          Effect.map(Context.get(CacheStore.CacheStore))
+        ))
+    }
   )
 }

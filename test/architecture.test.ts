@@ -28,7 +28,8 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/parameters",
     "internal/redis/",
     "internal/rowCodec",
-    "internal/rows"
+    "internal/rows",
+    "internal/schemas"
   ],
   [
     "Invalidator",
@@ -37,13 +38,13 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/engine",
     "internal/flights",
     "internal/habits",
+    "internal/naming",
     "internal/outcome",
     "internal/reader",
     "internal/rules",
     "internal/storeHealth",
     "internal/tally",
     "internal/transactions",
-    "internal/schemas",
     "internal/unserved"
   ],
   [
@@ -55,6 +56,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "MaterializedView",
     "internal/formTrie",
     "internal/forms",
+    "internal/named",
     "internal/statement",
     "internal/testDatabase"
   ]

@@ -61,3 +61,9 @@ export const apart = (context: Context.Context<any>, batch: object): Context.Con
     : context.pipe(Context.add(Batch, batch), Context.add(CurrentTransactionService, Batch))
 
 class Batch extends Context.Service<Batch, object>()("effect-query-cache/anyTransaction/Batch") {}
+
+/** A context without the transaction that it is in. */
+export const outside = (context: Context.Context<never>): Context.Context<never> => {
+  const current = Context.get(context, CurrentTransactionService)
+  return current === undefined ? context : Context.omit(CurrentTransactionService, current)(context) as any
+}

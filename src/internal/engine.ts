@@ -9,9 +9,9 @@ import type * as CacheStore from "../CacheStore.ts"
 import type * as Dependency from "../Dependency.ts"
 import type { Fingerprinter } from "../Fingerprinter.ts"
 import type { Delivery } from "./delivery.ts"
+import type { Naming } from "./naming.ts"
 import type { Reader } from "./reader.ts"
 import type { Rules } from "./rules.ts"
-import type { Schemas } from "./schemas.ts"
 import type { Tally } from "./tally.ts"
 import type { Transactions } from "./transactions.ts"
 
@@ -30,7 +30,7 @@ export interface Engine {
   readonly delivery: Delivery
   readonly transactions: Transactions
   /** What names mean. */
-  readonly schemas: Schemas
+  readonly naming: Naming
   readonly tally: Tally
   readonly rules: Rules
   /** What holds where a call says nothing. */

@@ -13,10 +13,10 @@ import type * as QueryAnalyzer from "../QueryAnalyzer.ts"
 import { type Engine, part } from "./engine.ts"
 import { Habits } from "./habits.ts"
 import * as Memo from "./memo.ts"
+import type { Names } from "./naming.ts"
 import { canonicalOf } from "./parameters.ts"
 import { rowCodec } from "./rowCodec.ts"
 import { isTableOrRow } from "./rules.ts"
-import type { Names } from "./schemas.ts"
 import type { Effects } from "./transactions.ts"
 
 /** What a statement gives: rows as objects, with the client's transforms or without, or rows as arrays. */

@@ -59,6 +59,8 @@ interface Namespace {
 class Space {
   readonly entries = new Map<CacheStore.CacheKey["local"], MemoryEntry>()
   bytes = 0
+  /** What its latest entry said. */
+  maxBytes = Infinity
 }
 
 class MemoryEntry implements CacheStore.Kept {
@@ -187,13 +189,15 @@ export class MemoryTable {
     const namespace = this.namespaceOf(key.namespace)
     if (
       lease.epoch !== this.epoch || entry.bytes > this.options.maxBytes ||
+      (entry.maxSpaceBytes !== undefined && entry.bytes > entry.maxSpaceBytes) ||
       !this.covers(namespace, entry.dependencies, lease.clock)
     ) return "refused"
     const previous = this.find(key)
     if (previous !== undefined) this.remove(previous)
-    // Before the new entry is in the queue: it has not been visited, and would be the one to leave.
-    while (this.size >= this.options.capacity || this.bytes + entry.bytes > this.options.maxBytes) this.evict()
+    // Before the new entry is in the queue: it has not been visited, and would be the one to leave. Its own space
+    // first, which may make room enough.
     this.makeRoom(key.space, entry)
+    while (this.size >= this.options.capacity || this.bytes + entry.bytes > this.options.maxBytes) this.evict()
     // A space goes with its last entry.
     let space = this.spaces.get(key.space)
     if (space === undefined) this.spaces.set(key.space, space = new Space())
@@ -203,6 +207,7 @@ export class MemoryTable {
     const added = new MemoryEntry(key, space, group, entry, lease.clock, nowMillis)
     space.entries.set(key.local, added)
     space.bytes += added.bytes
+    space.maxBytes = entry.maxSpaceBytes ?? Infinity
     added.older = this.head
     if (this.head !== undefined) this.head.newer = added
     this.head = added
@@ -387,6 +392,7 @@ export class MemoryTable {
       let sum = 0
       for (const entry of space.entries.values()) sum += entry.bytes
       if (sum !== space.bytes) throw new Error("the bytes of a space disagree")
+      if (sum > space.maxBytes) throw new Error("a space is over its limit")
     }
     let stamps = 0
     let grouped = 0

@@ -14,6 +14,10 @@ export const refused = (cause: Cause.Cause<unknown>): boolean =>
   cause.reasons.length > 0 &&
   cause.reasons.every((reason) => Cause.isFailReason(reason) && isRefusal(reason.error))
 
+/** Whether an effect that was to write may have done so although it failed. The program's own errors say that it did not. */
+export const mayHaveWritten = (cause: Cause.Cause<unknown>): boolean =>
+  cause.reasons.some((reason) => !Cause.isFailReason(reason) || (isSqlError(reason.error) && !isRefusal(reason.error)))
+
 const isRefusal = (error: unknown): boolean => {
   if (!isSqlError(error)) return false
   const { _tag, cause, message, operation } = error.reason

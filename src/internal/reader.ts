@@ -227,15 +227,28 @@ export class Reader {
     })
   }
 
-  /** Reads a value whatever the store has, and stores it. Nobody joins it, and it joins nobody. */
-  reload<A, E>(reading: Reading<A, E>): Effect.Effect<Answer<A>, E> {
-    return Effect.withFiber((fiber) =>
-      this.answer(
-        reading,
-        this.options.flights.begin(fiber, reading.key, reading.dependencies(), (flight) =>
-          this.fly(reading, flight, { maxAgeMillis: 0, waits: false })),
-        false
-      )
+  /**
+   * Reads a value whatever the store has, and stores it. It joins nobody, and nobody joins it: what it stores was read
+   * after it was called.
+   */
+  reload<A, E>(reading: Reading<A, E>): Effect.Effect<{ readonly value: A; readonly verdict: FillOutcome }, E> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.gen({ self: this }, function*() {
+        const found = yield* Effect.exit(this.lookup(reading, 0))
+        const lease = Exit.isSuccess(found) ? found.value.lease : undefined
+        const { costMillis, exit } = yield* measured(restore(reading.query))
+        if (Exit.isFailure(exit)) {
+          yield* this.release(reading, lease)
+          return yield* Effect.failCause(exit.cause)
+        }
+        const admission = this.admit(reading, exit.value)
+        if (admission.refusal === undefined && lease !== undefined) {
+          const verdict = yield* this.fill(reading, reading.dependencies(), admission, costMillis, lease)
+          return { value: exit.value, verdict }
+        }
+        yield* this.release(reading, lease)
+        return { value: exit.value, verdict: admission.refusal ?? "failed" }
+      })
     )
   }
 
@@ -248,7 +261,7 @@ export class Reader {
       fiber,
       reading.key,
       reading.dependencies(),
-      (flight) => this.fly(reading, flight, { maxAgeMillis: reading.terms.timeToLiveMillis, waits: true, found })
+      (flight) => this.fly(reading, flight, { maxAgeMillis: reading.terms.timeToLiveMillis, found })
     )
   }
 
@@ -259,7 +272,7 @@ export class Reader {
       reading.dependencies,
       (flight) =>
         Effect.flatMap(
-          this.fly(reading, flight, { maxAgeMillis: ageMillis, waits: true }),
+          this.fly(reading, flight, { maxAgeMillis: ageMillis }),
           () => {
             const exit = flight.exit!
             const hasFailed = Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
@@ -394,8 +407,6 @@ export class Reader {
     flight: Flight<Landing<A>, E>,
     options: {
       readonly maxAgeMillis: number
-      /** Whether what other processes read is waited for. */
-      readonly waits: boolean
       /** What the first lookup has found, if it was made already. */
       readonly found?: Exit.Exit<CacheStore.Outcome, CacheError> | undefined
     }
@@ -405,10 +416,7 @@ export class Reader {
         const claim = yield* this.claim(reading, flight, options, restore)
         if (claim === undefined) return
         const { lease, reason } = claim
-        const clock = yield* Clock.Clock
-        const begun = clock.currentTimeNanosUnsafe()
-        const exit = yield* Effect.exit(restore(reading.query))
-        const costMillis = Number(clock.currentTimeNanosUnsafe() - begun) / 1e6
+        const { costMillis, exit } = yield* measured(restore(reading.query))
         if (Exit.isFailure(exit)) {
           const stale = flight.stale !== undefined && Cause.hasFails(exit.cause) && !Cause.hasInterrupts(exit.cause)
             ? yield* this.lookAgain(reading, reading.terms.staleIfErrorMillis)
@@ -417,14 +425,14 @@ export class Reader {
           return yield* this.release(reading, lease)
         }
         // Before a caller may change the value.
-        const admission = admitted(reading, exit.value)
+        const admission = this.admit(reading, exit.value)
         const { refusal, stored } = admission
         const landing: Landing<A> = { _tag: "Read", stored, value: exit.value, reason }
         if (refusal !== undefined || lease === undefined) {
-          if (refusal !== undefined) this.options.tally.filled(refusal, admission.bytes)
           // What is not to be stored is not for those who come later either.
           flight.settle(Exit.succeed(landing))
-          return yield* this.release(reading, lease)
+          yield* this.release(reading, lease)
+          return
         }
         const filling = this.fill(reading, flight.dependencies, admission, costMillis, lease)
         // A store in this process has judged by the time it returns; nobody waits for any other.
@@ -441,7 +449,6 @@ export class Reader {
     flight: Flight<Landing<A>, E>,
     options: {
       readonly maxAgeMillis: number
-      readonly waits: boolean
       readonly found?: Exit.Exit<CacheStore.Outcome, CacheError> | undefined
     },
     restore: <B, E2, R>(effect: Effect.Effect<B, E2, R>) => Effect.Effect<B, E2, R>
@@ -474,7 +481,7 @@ export class Reader {
         const refresh = this.options.flights.refreshing(key, basis)
         const waitsForRefresh = refresh !== undefined && refresh !== flight && outcome.lease.flight === undefined
         const mustWait = waitsForRefresh || outcome._tag === "Wait" || (outcome._tag === "Stale" && outcome.waiting)
-        if (!mustWait || !options.waits) return { lease: outcome.lease, reason }
+        if (!mustWait) return { lease: outcome.lease, reason }
         // Somebody else reads it, and nobody here waits for it.
         if (flight.goesOn && !flight.isAwaited) {
           flight.settle(Exit.interrupt())
@@ -521,13 +528,22 @@ export class Reader {
       : Effect.ignore(health.guard("release", () => store.release(key, lease), lookupTimeoutMillis))
   }
 
+  private admit<A, E>({ admit, terms }: Reading<A, E>, value: A): Admission {
+    const admission = admit(value)
+    const isTooLarge = admission.bytes > Math.min(terms.maxEntryBytes, terms.maxFormBytes ?? Infinity)
+    const refusal = admission.refusal ?? (isTooLarge ? "too-large" : undefined)
+    if (refusal === undefined) return admission
+    this.options.tally.filled(refusal, admission.bytes)
+    return { ...admission, refusal }
+  }
+
   private fill<A, E>(
     { key, terms }: Reading<A, E>,
     dependencies: Dependency.DependencySet,
     { bytes, stored, timeToLiveMillis = terms.timeToLiveMillis }: Admission,
     costMillis: number,
     lease: CacheStore.Lease
-  ): Effect.Effect<void> {
+  ): Effect.Effect<FillOutcome> {
     const { health, lookupTimeoutMillis, store, tally } = this.options
     return Effect.gen(function*() {
       const random = terms.jitter === 0 ? 0 : yield* Random.next
@@ -543,7 +559,9 @@ export class Reader {
       const verdict = yield* Effect.exit(
         health.guard("store", () => store.store(key, entry, lease), lookupTimeoutMillis)
       )
-      tally.filled(Exit.isSuccess(verdict) ? verdict.value : "failed", bytes)
+      const outcome = Exit.isSuccess(verdict) ? verdict.value : "failed"
+      tally.filled(outcome, bytes)
+      return outcome
     })
   }
 }
@@ -592,13 +610,16 @@ const isAhead = (
   nowMillis - costMillis * refreshAhead * Math.log(1 - fiber.getRef(Random.Random).nextDoubleUnsafe()) >=
     expiresAtMillis
 
-const admitted = <A, E>({ admit, terms }: Reading<A, E>, value: A): Admission => {
-  const admission = admit(value)
-  return admission.refusal === undefined &&
-      admission.bytes > Math.min(terms.maxEntryBytes, terms.maxFormBytes ?? Infinity)
-    ? { ...admission, refusal: "too-large" }
-    : admission
-}
+const measured = <A, E>(
+  effect: Effect.Effect<A, E>
+): Effect.Effect<{ readonly exit: Exit.Exit<A, E>; readonly costMillis: number }> =>
+  Effect.flatMap(Clock.Clock, (clock) => {
+    const begun = clock.currentTimeNanosUnsafe()
+    return Effect.map(Effect.exit(effect), (exit) => ({
+      exit,
+      costMillis: Number(clock.currentTimeNanosUnsafe() - begun) / 1e6
+    }))
+  })
 
 /** What a key takes of a store in this process: parameters may be larger than the rows, and so may a generated text. */
 const bytesOf = ({ local, space }: CacheStore.CacheKey): number =>

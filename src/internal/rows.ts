@@ -387,7 +387,8 @@ export const setOwn = (target: any, key: string | number, value: unknown): void 
   }
 }
 
-const freeze = (value: any): any => {
+/** Freezes plain objects and arrays, all the way down. */
+export const freeze = (value: any): any => {
   if (typeof value !== "object" || value === null) return value
   if (Array.isArray(value)) value.forEach(freeze)
   else if (Object.getPrototypeOf(value) === Object.prototype) Object.values(value).forEach(freeze)
@@ -395,8 +396,8 @@ const freeze = (value: any): any => {
   return Object.freeze(value)
 }
 
-// Sizes as V8 has them, without pointer compression: Node does not use it.
-const sizeOf = (value: any): number => {
+/** About how much memory a value takes, on a 64-bit engine. Sizes as V8 has them, without pointer compression. */
+export const sizeOf = (value: any): number => {
   switch (typeof value) {
     case "string":
       return 16 + 2 * value.length
@@ -410,13 +411,15 @@ const sizeOf = (value: any): number => {
       if (Array.isArray(value)) {
         bytes += 8 * value.length
         for (let i = 0; i < value.length; i++) bytes += sizeOf(value[i])
-      } else if (Object.getPrototypeOf(value) === Object.prototype) {
+      } else if (ArrayBuffer.isView(value)) {
+        bytes += 168 + value.byteLength
+      } else if (value instanceof Date) {
+        bytes += 72
+      } else {
         const values = Object.values(value)
         // An object has room for a few properties from the start.
         bytes += 8 * Math.max(4, values.length)
         for (let i = 0; i < values.length; i++) bytes += sizeOf(values[i])
-      } else {
-        bytes += ArrayBuffer.isView(value) ? 168 + value.byteLength : 72
       }
       return bytes
     }

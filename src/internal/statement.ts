@@ -72,7 +72,7 @@ export const makeStatements = (decoration: Decoration): {
   readonly wrap: (statement: Statement.Statement<any>) => Statement.Statement<any>
 } => {
   const { client, defaultPolicy, engine, forms } = decoration
-  const { reader, schemas, tally, transactions } = engine
+  const { naming, reader, tally, transactions } = engine
   const kindOf = (run: Run): Kind | undefined => {
     const kind = kinds[run]
     return kind === "rows" || kind === "plain" ? decoration[kind] : kind
@@ -197,7 +197,7 @@ export const makeStatements = (decoration: Decoration): {
     const kind = kindOf(run) ?? "rows"
     const withoutTransform = run === "withoutTransform" || run === "raw"
     const { strings } = self
-    const names = schemas.of(scope)
+    const names = naming.of(scope)
     let form: Form | undefined
     // With scalar arguments the text depends on the template alone, otherwise on the segments between parameters.
     if (strings !== undefined && allScalars(self.args)) {
@@ -238,10 +238,10 @@ export const makeStatements = (decoration: Decoration): {
   const unknownNames = (form: Form): Effect.Effect<void> | undefined => {
     if (form.names.isKnown && !form.isDoubtful || inTransaction) return undefined
     if (!form.names.isKnown) {
-      return form.analysis._tag === "Session" || form.analysis._tag === "Ddl" ? undefined : schemas.settled
+      return form.analysis._tag === "Session" || form.analysis._tag === "Ddl" ? undefined : naming.settled
     }
     form.isAsked = true
-    return schemas.renewed
+    return naming.renewed
   }
 
   /** Why a statement under a plan is not answered from the cache here and now, if so. */
@@ -534,7 +534,7 @@ export const makeStatements = (decoration: Decoration): {
             )
           }
           if (ambient !== undefined && !waited) ambient.witness.consulted++
-          const form = forms.get(self.inner.compile()[0], "rows", schemas.of(scope))
+          const form = forms.get(self.inner.compile()[0], "rows", naming.of(scope))
           const wait = waited ? undefined : unknownNames(form)
           if (wait !== undefined) return Effect.andThen(wait, open(true))
           const scopeMismatch = inTransaction

@@ -170,7 +170,7 @@ layer(Postgres.layerServer())("QueryCache.cached", (it) => {
           level,
           name,
           reason,
-          sql: sql.split(" ", 2).join(" "),
+          sql: sql?.split(" ", 2).join(" "),
           status
         })),
         [

@@ -32,7 +32,7 @@ export const make = (inner: Service, shared = true): FlakyStore => {
     store: CacheStore.CacheStore.of({
       ...inner,
       shared,
-      lookup: (...args) => call("lookup", inner.lookup(...args)),
+      lookup: (key, dependencies, maxAgeMillis) => call("lookup", inner.lookup(key, dependencies, maxAgeMillis)),
       store: (key, entry, lease) => call("store", inner.store(key, entry, lease)),
       invalidate: (request) => {
         invalidations.push(request)

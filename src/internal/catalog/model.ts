@@ -164,7 +164,7 @@ export const stampOf = (schema: string, name: string): string =>
   schema === "public" ? fromRelation(name).table : `${fromRelation(schema).table}.${fromRelation(name).table}`
 
 /** The relation of this name in this schema. */
-export const relationIn = (catalog: Catalog, schema: string, name: string): Relation | undefined =>
+const relationIn = (catalog: Catalog, schema: string, name: string): Relation | undefined =>
   catalog.byName.get(schema)?.get(name)
 
 /** The relation that a name means under a search_path. Temporary ones, which come before all others, are left out. */
@@ -183,7 +183,7 @@ export const resolve = (
 }
 
 /** A relation and everything reached from it by `next`, each once. */
-export const closure = (
+const closure = (
   catalog: Catalog,
   relation: Relation,
   next: (relation: Relation) => ReadonlyArray<number>

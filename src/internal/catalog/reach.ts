@@ -76,7 +76,7 @@ export const bySchema = (table: string): string => `%${table}`
 const below = (table: string): string => `^${table}`
 
 /** What a query on this relation depends on, its own rows apart from anything else it may read. */
-export const readStamps = (catalog: Catalog, relation: Relation): ReadonlyArray<string> => {
+const readStamps = (catalog: Catalog, relation: Relation): ReadonlyArray<string> => {
   const stamps = [relation.stamp]
   if (relation.schema !== "public") stamps.push(byName(fromRelation(relation.name).table))
   for (const ancestor of withAncestors(catalog, relation)) if (ancestor !== relation) stamps.push(below(ancestor.stamp))
@@ -84,7 +84,7 @@ export const readStamps = (catalog: Catalog, relation: Relation): ReadonlyArray<
 }
 
 /** What a write to this relation stamps, as far as its own rows go. */
-export const writeStamps = (
+const writeStamps = (
   catalog: Catalog,
   relation: Relation,
   operation?: Walk.Operation

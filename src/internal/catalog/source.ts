@@ -4,7 +4,7 @@
  * It is read when the client is made, again after a statement of the program may
  * have changed the schema, and from time to time, for what others change. What
  * holds now is looked up without waiting; what becomes of a statement while
- * nothing is known is told by `internal/schemas`.
+ * nothing is known is told by `internal/naming`.
  */
 import type { PgClient } from "@effect/sql-pg"
 import * as Duration from "effect/Duration"
@@ -121,7 +121,7 @@ const isDenied = (cause: unknown): boolean => {
     seen.add(value)
     if (value instanceof Unreadable) return true
     const { cause, code, error, reason, reasons } = value as { readonly [field: string]: unknown }
-    if (typeof code === "string" && /^42/.test(code)) return true
+    if (typeof code === "string" && code.startsWith("42")) return true
     return [cause, error, reason, ...(Array.isArray(reasons) ? reasons : [])].some(visit)
   }
   return visit(cause)

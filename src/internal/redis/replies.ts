@@ -12,9 +12,25 @@ export class UnexpectedReply extends Error {
   override readonly name = "UnexpectedReply"
 }
 
+/** Whose it is to read: the caller's, under its token; another's, for so long at most; anybody's. */
+export type Claim =
+  | { readonly _tag: "yours" | "free" }
+  | { readonly _tag: "wait"; readonly remainingMillis: number }
+
+interface FoundEntry {
+  readonly value: string
+  /** Below zero where the clock of Redis was set back since. */
+  readonly ageMillis: number
+  readonly timeToLiveMillis: number
+  readonly costMillis: number
+  /** Whether the entry was filled for the stamps that were asked for. */
+  readonly same: boolean
+}
+
 export type FoundOutcome =
-  | { readonly _tag: "hit"; readonly value: string; readonly ageMillis: number; readonly same: boolean }
-  | { readonly _tag: "miss"; readonly reason: MissReason }
+  | { readonly _tag: "hit" } & FoundEntry
+  | { readonly _tag: "stale"; readonly claim: Claim } & FoundEntry
+  | { readonly _tag: "miss"; readonly claim: Claim; readonly reason: MissReason }
 
 export interface Found extends LogicalClock {
   readonly outcomes: ReadonlyArray<FoundOutcome>
@@ -26,28 +42,43 @@ export interface Stored {
   readonly verdicts: ReadonlyArray<"accepted" | "refused">
 }
 
-export const found = (reply: unknown, count: number): Found => {
-  const [tag, epoch, clock, outcomes] = tuple(reply, 4)
+export const found = (reply: unknown, nonce: string, count: number): Found => {
+  const [tag, of, epoch, clock, outcomes] = tuple(reply, 5)
   if (tag !== "found") throw unexpected("LOOKUP")
+  answering(of, nonce)
   return { ...logicalClock(epoch, clock), outcomes: tuple(outcomes, count).map(outcome) }
 }
 
-export const stored = (reply: unknown, count: number): Stored => {
-  if (Array.isArray(reply) && reply.length === 1 && reply[0] === "lost") {
+export const stored = (reply: unknown, nonce: string, count: number): Stored => {
+  if (Array.isArray(reply) && reply.length === 2 && reply[0] === "lost") {
+    answering(reply[1], nonce)
     return { at: undefined, verdicts: Array.from({ length: count }, () => "refused") }
   }
-  const [tag, epoch, clock, verdicts] = tuple(reply, 4)
+  const [tag, of, epoch, clock, verdicts] = tuple(reply, 5)
   if (tag !== "stored") throw unexpected("STORE")
+  answering(of, nonce)
   return {
     at: logicalClock(epoch, clock),
     verdicts: tuple(verdicts, count).map((verdict) => whole(verdict, 1) === 1 ? "accepted" : "refused")
   }
 }
 
-export const invalidated = (reply: unknown): LogicalClock => {
-  const [tag, epoch, clock] = tuple(reply, 3)
+export const released = (reply: unknown, nonce: string): void => {
+  const [tag, of] = tuple(reply, 2)
+  if (tag !== "released") throw unexpected("RELEASE")
+  answering(of, nonce)
+}
+
+export const invalidated = (reply: unknown, nonce: string): LogicalClock => {
+  const [tag, of, epoch, clock] = tuple(reply, 4)
   if (tag !== "invalidated") throw unexpected("INVALIDATE")
+  answering(of, nonce)
   return logicalClock(epoch, clock)
+}
+
+/** A client whose replies got out of step hands over another call's: other rows, or that another write was delivered. */
+const answering = (of: unknown, nonce: string): void => {
+  if (of !== nonce) throw new UnexpectedReply("A script's reply is not to the call that it came for")
 }
 
 const reasons: ReadonlyArray<unknown> = ["absent", "expired", "invalidated", "undecodable"] satisfies Array<MissReason>
@@ -56,14 +87,36 @@ const isReason = (value: unknown): value is MissReason => reasons.includes(value
 
 const outcome = (reply: unknown): FoundOutcome => {
   if (Array.isArray(reply)) {
-    const [tag, first, age, same] = reply
-    if (tag === "miss" && reply.length === 2 && isReason(first)) return { _tag: "miss", reason: first }
-    if (tag === "hit" && reply.length === 4 && typeof first === "string") {
-      return { _tag: "hit", value: first, ageMillis: whole(age, Number.MAX_SAFE_INTEGER), same: whole(same, 1) === 1 }
+    const [tag, first] = reply
+    if (tag === "hit" && reply.length === 6) return { _tag: "hit", ...entry(reply) }
+    if (tag === "stale" && reply.length === 8) {
+      return { _tag: "stale", ...entry(reply), claim: claim(reply[6], reply[7]) }
+    }
+    if (tag === "miss" && reply.length === 4 && isReason(first)) {
+      return { _tag: "miss", reason: first, claim: claim(reply[2], reply[3]) }
     }
   }
   throw unexpected("LOOKUP")
 }
+
+const entry = ([, value, age, timeToLive, cost, same]: ReadonlyArray<unknown>): FoundEntry => {
+  if (typeof value !== "string") throw unexpected("LOOKUP")
+  return {
+    value,
+    ageMillis: String(age).startsWith("-") ? -whole(String(age).slice(1), most) : whole(age, most),
+    timeToLiveMillis: whole(timeToLive, most),
+    costMillis: whole(cost, most),
+    same: whole(same, 1) === 1
+  }
+}
+
+const claim = (tag: unknown, remaining: unknown): Claim => {
+  if (tag === "yours" || tag === "free") return { _tag: tag }
+  if (tag === "wait") return { _tag: tag, remainingMillis: whole(remaining, most) }
+  throw unexpected("LOOKUP")
+}
+
+const most = Number.MAX_SAFE_INTEGER
 
 const tuple = (reply: unknown, length: number): ReadonlyArray<unknown> => {
   if (!Array.isArray(reply) || reply.length !== length) throw unexpected("A script")
@@ -72,7 +125,7 @@ const tuple = (reply: unknown, length: number): ReadonlyArray<unknown> => {
 
 const logicalClock = (epoch: unknown, clock: unknown): LogicalClock => {
   if (typeof epoch !== "string" || !/^\d{1,16}-./.test(epoch)) throw unexpected("A script")
-  return { epoch, clock: whole(clock, Number.MAX_SAFE_INTEGER) }
+  return { epoch, clock: whole(clock, most) }
 }
 
 // A client that reads replies as JSON makes numbers of them, one that does not leaves text.

@@ -1,12 +1,16 @@
 /**
- * The three scripts of the Redis store, each one round trip.
+ * The scripts of the Redis store, each one round trip.
  *
- * A namespace owns a hash and a sorted set without TTL, and entries with one:
+ * A namespace owns a hash and a sorted set without TTL, and entries and flights
+ * with one:
  *
  * - `meta`: `epoch`, `clk`, `replid`, and per table a field `s:<table>` with the
  *   shapes registered for it, oldest first;
  * - `stamps`: what is registered, each member with the clock it was registered
- *   or last invalidated at, and a sentinel `~<epoch>`.
+ *   or last invalidated at, and a sentinel `~<epoch>`;
+ * - per entry a flight, while some process reads it: that process' token, and the
+ *   epoch and clock of its lease. Or `-`, for a second after a fill was refused or
+ *   given up: then everybody reads for themselves.
  *
  * Invariants, which hold between any two scripts:
  *
@@ -22,6 +26,9 @@
  * 4. The stamp of a shape is present only while `meta` lists the shape. So a
  *    write that finds no shape to mark leaves no entry of that shape valid.
  * 5. Every key but those two has a TTL.
+ * 6. A flight is ended by its own token, by its TTL, or by another that takes its
+ *    place once an invalidation has overtaken it. It says who reads, and decides
+ *    nothing about what may be served: fills are judged by clocks alone.
  *
  * An epoch is `<order>-<nonce>`. Orders grow as far as anyone can know: a new one
  * is above the time in microseconds, above the one it replaces and above the one
@@ -41,264 +48,13 @@
  * All names in KEYS share a hash tag, and no script builds another one. Arguments
  * are checked before the first write. Time is Redis' own. Numbers travel as text.
  */
-import * as Redis from "effect/persistence/Redis"
-
-/** How entries lie in Redis: a key each, or those with the same dependencies together in a hash. */
-export type Layout = "flat" | "grouped"
-
-/** What every script is told. */
-export interface Head {
-  /** Unique to this call: becomes part of an epoch if one begins. */
-  readonly nonce: string
-  /** The highest clock this process has seen, with an empty epoch where it has seen none. */
-  readonly seenEpoch: string
-  readonly seenClock: number
-  readonly channel: string
-  readonly namespace: string
-}
-
-/** The order of an epoch. */
-export const orderOf = (epoch: string): number => Number(epoch.slice(0, epoch.indexOf("-")))
-
-const head = (head: Head) => [head.nonce, head.seenEpoch, head.seenClock, head.channel, head.namespace]
-
-// What each script begins with. `open` reads the metadata and says whether they are
-// good, `rotate` begins an epoch. Both set `epoch` and `clock`.
-const prelude = `
-local META, STAMPS = KEYS[1], KEYS[2]
-local NONCE, SEEN, CHANNEL, NAMESPACE = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
-local MAX = 4503599627370496
-local CHUNK = 4000
-
-local function whole(value, least)
-  local n = tonumber(value)
-  if not n or n ~= n or n < least or n > MAX or n % 1 ~= 0 then return nil end
-  return n
-end
-local function text(n) return string.format("%.0f", n) end
-local function orderOf(epoch)
-  local digits = string.match(epoch, "^(%d+)%-.")
-  return digits and whole(digits, 0)
-end
-local function malformed()
-  return redis.error_reply("ERR effect-query-cache: malformed arguments")
-end
-
-local seenOrder, seenClock = orderOf(SEEN or ""), whole(ARGV[3], 0)
-if not NAMESPACE or NONCE == "" or not seenClock then return malformed() end
-
-local time = redis.call("TIME")
-local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local now = math.floor(micros / 1000)
-
--- It changes with every promotion and restart (and, harmlessly, when a first replica comes). Where INFO is
--- refused there is none.
-local replid
-local info = redis.pcall("INFO", "replication")
-if type(info) == "string" then
-  if string.find(info, "role:slave", 1, true) then
-    return redis.error_reply("READONLY effect-query-cache: a replica does not answer")
-  end
-  replid = string.match(info, "master_replid:(%x+)")
-end
-
--- A key of the wrong type is a loss like any other. Other errors, a missing right say, are not.
-local function ask(...)
-  local reply = redis.pcall(...)
-  if type(reply) == "table" and reply.err and not string.find(reply.err, "WRONGTYPE", 1, true) then
-    return redis.call(...)
-  end
-  return reply
-end
-
-local epoch, clock, order
-
-local function open()
-  local meta = ask("HMGET", META, "epoch", "clk", "replid")
-  if meta.err or not meta[1] then return false end
-  epoch, clock, order = meta[1], whole(meta[2], 0), orderOf(meta[1])
-  if not clock or not order then return false end
-  if replid and replid ~= meta[3] then return false end
-  if type(ask("ZSCORE", STAMPS, "~" .. epoch)) ~= "string" then return false end
-  if seenOrder then
-    if order < seenOrder then return false end
-    if order == seenOrder and (epoch ~= SEEN or clock < seenClock) then return false end
-  end
-  return redis.call("HLEN", META) < 10000
-end
-
-local function publish(all, stamps)
-  redis.call("PUBLISH", CHANNEL, table.concat({
-    "1", NAMESPACE, epoch, text(clock), all and "*" or "", table.concat(stamps, "\\t")
-  }, "\\t"))
-end
-
--- UNLINK is allowed when memory is short, and invalidates everything whether or not the rest succeeds.
-local function rotate(write)
-  order = math.max(micros, (order or 0) + 1, (seenOrder or 0) + 1)
-  epoch, clock = text(order) .. "-" .. NONCE, 0
-  redis.call("UNLINK", META, STAMPS)
-  write("HSET", META, "epoch", epoch, "clk", "0", "replid", replid or "")
-  write("ZADD", STAMPS, "+inf", "~" .. epoch)
-  publish(true, {})
-end
-
-local function lines(value)
-  local found = {}
-  for line in string.gmatch(value, "[^\\n]+") do found[#found + 1] = line end
-  return found
-end
-
-local function zadd(mode, members)
-  local at, args = text(clock), {}
-  for i = 1, #members do
-    args[#args + 1] = at
-    args[#args + 1] = members[i]
-    if #args >= CHUNK or i == #members then
-      redis.call("ZADD", STAMPS, mode, unpack(args))
-      args = {}
-    end
-  end
-end
-`
-
-// `newest(stamps)`: the latest clock among them, or false where one is absent.
-const newest = `
-local known = {}
-local function newest(stamps)
-  local latest = known[stamps]
-  if latest ~= nil then return latest end
-  latest = 0
-  local members = lines(stamps)
-  for from = 1, #members, CHUNK do
-    local scores = redis.call("ZMSCORE", STAMPS, unpack(members, from, math.min(from + CHUNK - 1, #members)))
-    for i = 1, #scores do
-      local score = tonumber(scores[i] or nil)
-      if not score then
-        known[stamps] = false
-        return false
-      end
-      latest = math.max(latest, score)
-    end
-  end
-  known[stamps] = latest
-  return latest
-end
-`
-
-interface LayoutScripts {
-  readonly keysPerEntry: number
-  /** Defines `read(i, stamps, field)`: `"hit", value, age, whether filled for these stamps`, or why not. */
-  readonly read: string
-  /** Defines `write(i, stamps, field, lease, ttl, value)`, which overwrites whatever is there. */
-  readonly write: string
-}
-
-/**
- * An entry is a string: a line with format, epoch, lease, expiry, time of filling
- * and two lengths, then its stamps, then its value.
- */
-const flat: LayoutScripts = {
-  keysPerEntry: 1,
-  read: `
-local function read(i, stamps)
-  local entry = ask("GET", KEYS[2 + i])
-  if not entry then return "absent" end
-  if type(entry) ~= "string" then return "undecodable" end
-  local of, lease, expires, stored, skip, length, from =
-    string.match(entry, "^1 (%S+) (%d+) (%d+) (%d+) (%d+) (%d+)\\n()")
-  if not of or #entry ~= from - 1 + skip + length then return "undecodable" end
-  if of ~= epoch then return "invalidated" end
-  if now >= tonumber(expires) then return "expired" end
-  local own = string.sub(entry, from, from + skip - 1)
-  local latest = newest(own)
-  if not latest or latest > tonumber(lease) then return "invalidated" end
-  if own ~= stamps then
-    -- The entry is good for those it was filled for; this caller asks for more, or for less.
-    latest = newest(stamps)
-    if not latest or latest > tonumber(lease) then return "invalidated" end
-  end
-  return "hit", string.sub(entry, from + skip), now - stored, own == stamps
-end
-local function sweep() end
-`,
-  write: `
-local function write(i, stamps, field, lease, ttl, value)
-  local header = table.concat({ "1", epoch, text(lease), text(now + ttl), text(now), #stamps, #value }, " ")
-  redis.call("SET", KEYS[2 + i], header .. "\\n" .. stamps .. value, "PX", text(ttl))
-end
-`
-}
-
-const sweep = `
-local function sweep(i)
-  local hash, expiries = KEYS[2 * i + 1], KEYS[2 * i + 2]
-  local past = ask("ZRANGEBYSCORE", expiries, "-inf", text(now), "LIMIT", 0, 16)
-  if past.err or #past == 0 then return end
-  redis.call("ZREM", expiries, unpack(past))
-  ask("HDEL", hash, unpack(past))
-end
-`
-
-/**
- * A group is a hash of entries with the same stamps and a sorted set of their
- * expiries. Its header names the epoch and the newest of its stamps. Invalidating
- * a stamp and registering one again both happen at clocks above every stamp that
- * the header was made from, unless the clock has not moved in between: so an equal
- * header means that nothing was invalidated since, and then every entry is valid.
- */
-const grouped: LayoutScripts = {
-  keysPerEntry: 2,
-  read: `${sweep}
-local function read(i, stamps, field)
-  local hash, expiries = KEYS[2 * i + 1], KEYS[2 * i + 2]
-  local found = ask("HMGET", hash, "h", field)
-  if found.err then return "undecodable" end
-  local header, entry = found[1], found[2]
-  if not header then return "absent" end
-  local latest = newest(stamps)
-  if not latest or header ~= epoch .. ":" .. text(latest) then
-    redis.call("UNLINK", hash, expiries)
-    return "invalidated"
-  end
-  if not entry then return "absent" end
-  local expires, stored, length, from = string.match(entry, "^1 (%d+) (%d+) (%d+)\\n()")
-  if not expires or #entry ~= from - 1 + length then return "undecodable" end
-  if now >= tonumber(expires) then return "expired" end
-  return "hit", string.sub(entry, from), now - stored, true
-end
-`,
-  // One of the two keys may have been evicted, or be something else: then their sizes do not agree.
-  write: `${sweep}
-local function write(i, stamps, field, lease, ttl, value)
-  local hash, expiries = KEYS[2 * i + 1], KEYS[2 * i + 2]
-  local header = epoch .. ":" .. text(newest(stamps))
-  local current, size, count = ask("HGET", hash, "h"), ask("HLEN", hash), ask("ZCARD", expiries)
-  if size ~= 0 or count ~= 0 then
-    if current ~= header or type(count) ~= "number" or size ~= count + 1 then
-      redis.call("UNLINK", hash, expiries)
-    end
-  end
-  local expires = text(now + ttl)
-  redis.call("HSET", hash, "h", header, field, table.concat({ "1", expires, text(now), #value }, " ") .. "\\n" .. value)
-  redis.call("ZADD", expiries, expires, field)
-  sweep(i)
-  local last = text(tonumber(redis.call("ZRANGE", expiries, -1, -1, "WITHSCORES")[2]))
-  redis.call("PEXPIREAT", hash, last)
-  redis.call("PEXPIREAT", expiries, last)
-end
-`
-}
-
-const layouts: { readonly [layout in Layout]: LayoutScripts } = { flat, grouped }
-
-const forLayouts = <A>(make: (layout: LayoutScripts) => A): { readonly [layout in Layout]: A } => ({
-  flat: make(layouts.flat),
-  grouped: make(layouts.grouped)
-})
+import { forLayouts } from "./layouts.ts"
+import { type Head, headOf, newest, prelude, settle, settleAlone } from "./prelude.ts"
+import type { Script } from "./script.ts"
 
 /** An entry's place among KEYS and ARGV. */
 export interface EntryAddress {
+  /** The flight's, then those of the layout. */
   readonly keys: ReadonlyArray<string>
   /** The field in the group's hash. */
   readonly field: string
@@ -306,55 +62,73 @@ export interface EntryAddress {
   readonly set: number
 }
 
+/** One lookup. */
+export interface LookupEntry extends EntryAddress {
+  /** From which age on an entry is stale, whatever its time to live: empty where that alone counts. */
+  readonly maxAgeMillis: number | ""
+  /** Of the flight, if this one begins it. */
+  readonly token: string
+}
+
 /** What LOOKUP is told. Sets that several entries share are sent once. */
 export interface LookupArguments {
   readonly head: Head
   readonly keys: readonly [meta: string, stamps: string]
   readonly maxDependencies: number
+  readonly flightMillis: number
   readonly sets: ReadonlyArray<{ readonly stamps: string; readonly shapes: string }>
-  readonly entries: ReadonlyArray<EntryAddress>
+  readonly entries: ReadonlyArray<LookupEntry>
 }
 
 /**
- * LOOKUP returns `{ "found", epoch, clock, outcomes }`, an outcome being
- * `{ "hit", value, ageMillis, same }`, where `same` is 1 if the entry was filled
- * for the stamps that were asked for, or `{ "miss", reason }`.
+ * LOOKUP returns `{ "found", nonce, epoch, clock, outcomes }`, an outcome being
  *
- * A hit is of this epoch, its time has not passed, and its own stamps and the
- * caller's are all present and not later than its lease. When it returns, the
- * stamps and shapes of every miss are registered, at clocks not later than the one
+ * - `{ "hit", value, ageMillis, timeToLiveMillis, costMillis, same }`, where `same` is
+ *   1 if the entry was filled for the stamps that were asked for;
+ * - `{ "stale", ...the same, claim, remainingMillis }`;
+ * - `{ "miss", reason, claim, remainingMillis }`.
+ *
+ * A hit or what is stale is of this epoch, and its own stamps and the caller's are
+ * all present and not later than its lease. When the script returns, the stamps and
+ * shapes of everything but hits are registered, at clocks not later than the one
  * returned: so a write that comes now finds them (had STORE registered them, a
  * write between the read and the store would find nothing to mark, and the stale
  * store would be accepted).
+ *
+ * A claim says whose it is to read what is no hit: `"yours"`, from now on a flight
+ * under the token that was given; `"wait"`, since somebody else's flight is under way
+ * for so many milliseconds at most; `"free"`, anybody's, without a flight. A flight
+ * is nobody's to wait for if its fill would be refused for these stamps. A command
+ * that is sent again finds its own flight, and is given the same answer.
  */
-export const lookup = forLayouts((layout) =>
-  Redis.script(
-    (args: LookupArguments) => [
-      ...args.keys,
-      ...args.entries.flatMap((entry) => entry.keys),
-      ...head(args.head),
-      args.maxDependencies,
-      args.sets.length,
-      ...args.sets.flatMap((set) => [set.stamps, set.shapes]),
-      ...args.entries.flatMap((entry) => [entry.set, entry.field])
-    ],
-    {
-      numberOfKeys: (args) => 2 + args.entries.length * layout.keysPerEntry,
-      lua: `${prelude}${newest}${layout.read}
-local maximum, setCount = whole(ARGV[6], 1), whole(ARGV[7], 0)
+export const lookup = forLayouts((layout): Script<LookupArguments> => ({
+  keys: (args) => [...args.keys, ...args.entries.flatMap((entry) => entry.keys)],
+  argv: (args) => [
+    ...headOf(args.head),
+    args.maxDependencies,
+    args.flightMillis,
+    args.sets.length,
+    ...args.sets.flatMap((set) => [set.stamps, set.shapes]),
+    ...args.entries.flatMap((entry) => [entry.set, entry.field, entry.maxAgeMillis, entry.token])
+  ],
+  lua: `${prelude}${newest}${layout.read}
+local maximum, flightMillis, setCount = whole(ARGV[6], 1), whole(ARGV[7], 1), whole(ARGV[8], 0)
 local count = (#KEYS - 2) / ${layout.keysPerEntry}
-if not maximum or not setCount or #ARGV ~= 7 + 2 * setCount + 2 * count then return malformed() end
+if not maximum or not flightMillis or not setCount or #ARGV ~= 8 + 2 * setCount + 4 * count then return malformed() end
+local function stampsOf(set) return ARGV[7 + 2 * set] end
+local function shapesOf(set) return ARGV[8 + 2 * set] end
 for set = 1, setCount do
-  for shape in string.gmatch(ARGV[7 + 2 * set], "[^\\n]+") do
+  for shape in string.gmatch(shapesOf(set), "[^\\n]+") do
     if not string.find(shape, "\\t", 2, true) then return malformed() end
   end
 end
 local entries = {}
 for i = 1, count do
-  local at = 6 + 2 * setCount + 2 * i
-  local set = whole(ARGV[at], 1)
-  if not set or set > setCount then return malformed() end
-  entries[i] = { set = set, field = ARGV[at + 1] }
+  local at = 5 + 2 * setCount + 4 * i
+  local set, maxAge, token = whole(ARGV[at], 1), ARGV[at + 2], ARGV[at + 3]
+  maxAge = maxAge == "" and math.huge or whole(maxAge, 0)
+  if not set or set > setCount or not maxAge or not string.find(token, "^%S+$") then return malformed() end
+  entries[i] = { set = set, field = ARGV[at + 1], maxAge = maxAge, token = token }
 end
 
 -- Random members, since those of one clock have no other order than their names, in
@@ -395,7 +169,7 @@ end
 local function register(sets)
   local members, seen = {}, {}
   for set in pairs(sets) do
-    for stamp in string.gmatch(ARGV[6 + 2 * set], "[^\\n]+") do
+    for stamp in string.gmatch(stampsOf(set), "[^\\n]+") do
       if not seen[stamp] then
         seen[stamp] = true
         members[#members + 1] = stamp
@@ -405,37 +179,61 @@ local function register(sets)
   trim(#members)
   zadd("NX", members)
   for set in pairs(sets) do
-    for shape in string.gmatch(ARGV[7 + 2 * set], "[^\\n]+") do
+    for shape in string.gmatch(shapesOf(set), "[^\\n]+") do
       registerShape(string.match(shape, "^([^\\t]*)\\t(.*)$"))
     end
   end
 end
 
+local function claim(i, entry)
+  local held = ask("GET", keyOf(i, 1))
+  if held == "-" then return "free", 0 end
+  if type(held) == "string" then
+    local owner, of, lease = string.match(held, "^(%S+) (%S+) (%d+)$")
+    local latest = newest(stampsOf(entry.set))
+    if owner and owner ~= entry.token and of == epoch and latest and latest <= tonumber(lease) then
+      local remaining = redis.call("PTTL", keyOf(i, 1))
+      if remaining >= 0 then return "wait", text(math.max(1, remaining)) end
+    end
+  end
+  redis.call("SET", keyOf(i, 1), entry.token .. " " .. epoch .. " " .. text(clock), "PX", text(flightMillis))
+  return "yours", 0
+end
+
 if not open() then rotate(redis.call) end
 local outcomes, missed = {}, {}
 for i = 1, count do
-  local set = entries[i].set
-  local outcome, value, age, same = read(i, ARGV[6 + 2 * set], entries[i].field)
-  if outcome == "hit" then
-    outcomes[i] = { "hit", value, text(math.max(0, age)), same and 1 or 0 }
-  else
-    outcomes[i] = { "miss", outcome }
-    missed[set] = true
+  local entry = entries[i]
+  local outcome = read(i, stampsOf(entry.set), entry.field, entry.maxAge)
+  if type(outcome) == "string" then
+    outcome = { "miss", outcome }
     sweep(i)
   end
+  if outcome[1] ~= "hit" then missed[entry.set] = true end
+  outcomes[i] = outcome
 end
-if next(missed) then register(missed) end
-return { "found", epoch, text(clock), outcomes }
+if next(missed) then
+  register(missed)
+  forget()
+end
+-- The clock stands still from here on: what a flight keeps is the lease that its owner is given.
+for i = 1, count do
+  local outcome = outcomes[i]
+  if outcome[1] ~= "hit" then outcome[#outcome + 1], outcome[#outcome + 2] = claim(i, entries[i]) end
+end
+return { "found", NONCE, epoch, text(clock), outcomes }
 `
-    }
-  ).withReturnType<unknown>()
-)
+}))
 
 /** One fill. */
 export interface StoreEntry extends EntryAddress {
   readonly epoch: string
   readonly lease: number
+  /** Of the flight that the lease was given for, or empty. */
+  readonly token: string
   readonly ttlMillis: number
+  readonly retainMillis: number
+  readonly costMillis: number
   readonly value: string
 }
 
@@ -447,55 +245,94 @@ export interface StoreArguments {
   readonly entries: ReadonlyArray<StoreEntry>
 }
 
+/** For how long everybody reads for themselves where a fill was refused or given up. */
+const freeMillis = 1000
+
 /**
- * STORE returns `{ "stored", epoch, clock, verdicts }`, a verdict being 1 where the
- * fill was accepted, or `{ "lost" }` where the metadata are, and nothing was accepted.
+ * STORE returns `{ "stored", nonce, epoch, clock, verdicts }`, a verdict being 1 where
+ * the fill was accepted, or `{ "lost", nonce }` where the metadata are, and nothing was
+ * accepted.
  *
  * Accepted means: the lease is of this epoch, and every stamp of the entry is
- * present and not later than it. STORE never writes metadata.
+ * present and not later than it. STORE never writes metadata. It ends the flights of
+ * its leases. One whose fill was refused leaves word for a second that nobody is to be
+ * waited for: those who wait would else queue up behind each other, each reading what
+ * is refused again. Where the metadata are lost the flights are of another epoch, and
+ * nobody waits for them.
  */
-export const store = forLayouts((layout) =>
-  Redis.script(
-    (args: StoreArguments) => [
-      ...args.keys,
-      ...args.entries.flatMap((entry) => entry.keys),
-      ...head(args.head),
-      args.sets.length,
-      ...args.sets.map((set) => set.stamps),
-      ...args.entries.flatMap((
-        entry
-      ) => [entry.set, entry.field, entry.epoch, entry.lease, entry.ttlMillis, entry.value])
-    ],
-    {
-      numberOfKeys: (args) => 2 + args.entries.length * layout.keysPerEntry,
-      lua: `${prelude}${newest}${layout.write}
+export const store = forLayouts((layout): Script<StoreArguments> => ({
+  keys: (args) => [...args.keys, ...args.entries.flatMap((entry) => entry.keys)],
+  argv: (args) => [
+    ...headOf(args.head),
+    args.sets.length,
+    ...args.sets.map((set) => set.stamps),
+    ...args.entries.flatMap((entry) => [
+      entry.set,
+      entry.field,
+      entry.epoch,
+      entry.lease,
+      entry.token,
+      entry.ttlMillis,
+      entry.retainMillis,
+      entry.costMillis,
+      entry.value
+    ])
+  ],
+  lua: `${prelude}${newest}${settle}${layout.write}
 local setCount = whole(ARGV[6], 0)
 local count = (#KEYS - 2) / ${layout.keysPerEntry}
-if not setCount or #ARGV ~= 6 + setCount + 6 * count then return malformed() end
+if not setCount or #ARGV ~= 6 + setCount + 9 * count then return malformed() end
 local entries = {}
 for i = 1, count do
-  local at = 1 + setCount + 6 * i
-  local set, lease, ttl = whole(ARGV[at], 1), whole(ARGV[at + 3], 0), whole(ARGV[at + 4], 1)
-  if not set or set > setCount or not lease or not ttl then return malformed() end
-  entries[i] = {
-    stamps = ARGV[6 + set], field = ARGV[at + 1], epoch = ARGV[at + 2], lease = lease, ttl = ttl, value = ARGV[at + 5]
+  local at = setCount + 9 * i - 2
+  local set = whole(ARGV[at], 1)
+  local entry = {
+    field = ARGV[at + 1], epoch = ARGV[at + 2], lease = whole(ARGV[at + 3], 0), token = ARGV[at + 4],
+    ttl = whole(ARGV[at + 5], 1), retain = whole(ARGV[at + 6], 0), cost = whole(ARGV[at + 7], 0), value = ARGV[at + 8]
   }
+  if not set or set > setCount or not entry.lease or not entry.ttl or not entry.retain or not entry.cost then
+    return malformed()
+  end
+  entry.stamps = ARGV[6 + set]
+  entries[i] = entry
 end
 
-if not open() then return { "lost" } end
+if not open() then return { "lost", NONCE } end
 local verdicts = {}
 for i = 1, count do
   local entry = entries[i]
   local latest = entry.epoch == epoch and newest(entry.stamps)
   local accepted = latest and latest <= entry.lease
-  if accepted then write(i, entry.stamps, entry.field, entry.lease, entry.ttl, entry.value) end
+  if accepted then write(i, entry) end
   verdicts[i] = accepted and 1 or 0
 end
-return { "stored", epoch, text(clock), verdicts }
+-- After all values: what ends a flight would let them pass where memory is short.
+for i = 1, count do settle(keyOf(i, 1), entries[i].token, verdicts[i] == 1 and 0 or ${freeMillis}) end
+return { "stored", NONCE, epoch, text(clock), verdicts }
 `
-    }
-  ).withReturnType<unknown>()
-)
+}))
+
+/** What RELEASE is told. */
+export interface ReleaseArguments {
+  readonly nonce: string
+  /** Whether everybody is to read for themselves for a second, or the next one who asks. */
+  readonly free: boolean
+  readonly flights: ReadonlyArray<{ readonly key: string; readonly token: string }>
+}
+
+/** RELEASE ends flights without a fill, each if it is still its token's, and returns `{ "released", nonce }`. */
+export const release: Script<ReleaseArguments> = {
+  keys: (args) => args.flights.map(({ key }) => key),
+  argv: (args) => [args.nonce, args.free ? freeMillis : 0, ...args.flights.map(({ token }) => token)],
+  lua: `${settleAlone}
+local millis = tonumber(ARGV[2] or "")
+if not millis or #ARGV ~= 2 + #KEYS then
+  return redis.error_reply("ERR effect-query-cache: malformed arguments")
+end
+for i = 1, #KEYS do settle(KEYS[i], ARGV[2 + i], millis) end
+return { "released", ARGV[1] }
+`
+}
 
 /** What INVALIDATE is told. */
 export interface InvalidateArguments {
@@ -510,7 +347,7 @@ export interface InvalidateArguments {
 }
 
 /**
- * INVALIDATE returns `{ "invalidated", epoch, clock }`.
+ * INVALIDATE returns `{ "invalidated", nonce, epoch, clock }`.
  *
  * When it returns, no entry and no lease from before is valid that depends on a
  * stamp it was given, or on what an image makes of the registered shapes. It stamps
@@ -521,19 +358,10 @@ export interface InvalidateArguments {
  * the rest pass when memory is short. Should a server refuse the rest nonetheless,
  * the metadata are unlinked, which invalidates everything.
  */
-export const invalidate = Redis.script(
-  (args: InvalidateArguments) => [
-    ...args.keys,
-    ...args.groups,
-    ...head(args.head),
-    args.all ? 1 : 0,
-    args.stamps,
-    args.images,
-    args.wholes
-  ],
-  {
-    numberOfKeys: (args) => 3 + args.groups.length,
-    lua: `${prelude}
+export const invalidate: Script<InvalidateArguments> = {
+  keys: (args) => [...args.keys, ...args.groups],
+  argv: (args) => [...headOf(args.head), args.all ? 1 : 0, args.stamps, args.images, args.wholes],
+  lua: `${prelude}
 if #ARGV ~= 9 then return malformed() end
 
 local function shapesOf(name)
@@ -609,7 +437,6 @@ else
   else publish(false, stamps) end
 end
 if #KEYS > 3 then redis.call("UNLINK", unpack(KEYS, 4)) end
-return { "invalidated", epoch, text(clock) }
+return { "invalidated", NONCE, epoch, text(clock) }
 `
-  }
-).withReturnType<unknown>()
+}

@@ -54,20 +54,23 @@ export const set = (dependencies: Dependency.DependencySet): WireSet => {
 export class Keys {
   private readonly base: string
   readonly namespace: string
-  readonly meta: string
-  readonly stamps: string
+  readonly metadata: readonly [meta: string, stamps: string]
   readonly scratch: string
 
   constructor(prefix: string, namespace: string) {
     this.namespace = name(namespace)
     this.base = `${prefix}:{${this.namespace}:0}:`
-    this.meta = `${this.base}meta`
-    this.stamps = `${this.base}stamps`
+    this.metadata = [`${this.base}meta`, `${this.base}stamps`]
     this.scratch = `${this.base}scratch`
   }
 
   entry(fingerprint: string): string {
     return `${this.base}e:${name(fingerprint)}`
+  }
+
+  /** Who reads an entry that is not there. */
+  flight(fingerprint: string): string {
+    return `${this.base}f:${name(fingerprint)}`
   }
 
   /** The hash and the expiries of the part of a group that a fingerprint falls into. */

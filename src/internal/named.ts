@@ -1,0 +1,417 @@
+/**
+ * Values under a name and a key of the program's own: what cached queries,
+ * cached resolvers and materialized views have in common.
+ *
+ * The store keeps the value as the `Exit` that a caller gets, so that a hit costs
+ * no allocation. Values are immutable and shared: plain objects and arrays in
+ * them are frozen when they are taken in.
+ */
+import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { InvalidOptionError } from "../CacheError.ts"
+import * as CachePolicy from "../CachePolicy.ts"
+import * as CacheScope from "../CacheScope.ts"
+import type * as CacheStore from "../CacheStore.ts"
+import * as Dependency from "../Dependency.ts"
+import * as QueryCache from "../QueryCache.ts"
+import * as AnyTransaction from "./anyTransaction.ts"
+import { type AnyFiber, type Engine, isUnserved, NamedKey, NamedSpace } from "./engine.ts"
+import { Habits } from "./habits.ts"
+import { type Admission, type Answer, isFresh, type Reading } from "./reader.ts"
+import { freeze, sizeOf } from "./rows.ts"
+import { exitCodec, type KeyCodec, keyCodec, type Local, type Pure } from "./schemas.ts"
+
+export interface NamedOptions<K, A, E> {
+  readonly engine: Engine
+  /** The constructor, for errors: `"CachedQuery.make"`. */
+  readonly owner: string
+  readonly name: string
+  readonly Key: Pure<K>
+  readonly Value: Pure<A>
+  /** The failures that are kept as values are, and for how long. */
+  readonly keptError?: { readonly Error: Pure<E>; readonly timeToLiveMillis: number } | undefined
+  readonly version?: string | undefined
+  readonly policy: CachePolicy.Resolved
+  readonly timeToLive?: ((value: A, key: K) => Duration.Input) | undefined
+  readonly cacheWhen?: ((value: A, key: K) => boolean) | undefined
+  readonly dependencies?: ((key: K) => Iterable<Dependency.Dependency>) | undefined
+}
+
+export class Named<K, A, E> {
+  readonly engine: Engine
+  readonly name: string
+  readonly policy: CachePolicy.Complete
+  private readonly options: NamedOptions<K, A, E>
+  private readonly isRuledOut: boolean
+  private readonly keys: KeyCodec<K>
+  private readonly codec: CacheStore.Codec
+  private readonly isKeptError: (error: unknown) => boolean
+  private readonly space: NamedSpace
+  private readonly basis: string
+  private readonly habits = new Habits()
+  // For a look at what this process has, which keeps no hold of it.
+  private readonly scratch: { space: string; local: Local } & CacheStore.CacheKey
+
+  // What the fiber's context decides is remembered for the last one seen.
+  private context: Context.Context<never> | undefined
+  private clock!: Clock.Clock
+  private scope: CacheScope.Resolved | undefined
+  private ambient: QueryCache.Ambient | undefined
+  private collector: Array<QueryCache.QueryInfo> | undefined
+  private inTransaction = false
+
+  constructor(options: NamedOptions<K, A, E>) {
+    const { engine, keptError, name, owner } = options
+    if (engine.names.has(name)) {
+      throw new InvalidOptionError(owner, "name", name, "a name that nothing else has: make it once, with its layer")
+    }
+    this.options = options
+    this.engine = engine
+    this.name = name
+    const completed = engine.rules.complete(options.policy, [])
+    this.isRuledOut = completed === "uncached"
+    this.policy = {
+      ...(completed === "uncached" ? CachePolicy.complete(options.policy) : completed),
+      // Its failure would be none of E.
+      hardTimeoutMillis: Infinity
+    }
+    this.keys = keyCodec(options.Key)
+    const { codec, isError, version } = exitCodec(options.Value, keptError?.Error)
+    this.codec = codec
+    this.isKeptError = isError
+    this.space = new NamedSpace(engine, name, `${options.version ?? ""}\n${version}`)
+    this.basis = `=${name}`
+    this.scratch = new NamedKey(this.space, "", undefined, codec)
+    engine.names.add(name)
+  }
+
+  /** The value of a key that this process may serve at once, without a word. */
+  peek(fiber: AnyFiber, key: K): Exit.Exit<A, E> | undefined {
+    return this.canPeek(fiber) ? this.peekAt(key, this.clock.currentTimeMillisUnsafe()) : undefined
+  }
+
+  /** As `peek`, for several; `undefined` unless this process has them all. */
+  peekMany(fiber: AnyFiber, keys: ReadonlyArray<K>): Array<A> | undefined {
+    if (!this.canPeek(fiber)) return undefined
+    const now = this.clock.currentTimeMillisUnsafe()
+    const values = new Array<A>(keys.length)
+    for (let i = 0; i < keys.length; i++) {
+      const exit = this.peekAt(keys[i], now)
+      if (exit === undefined || Exit.isFailure(exit)) return undefined
+      values[i] = exit.value
+    }
+    return values
+  }
+
+  /** The value of a key: at hand, in the store, or by `query`. */
+  get(key: K, query: Effect.Effect<A, E>): Effect.Effect<A, E> {
+    return Effect.withFiber((fiber) => {
+      const against = this.objection(fiber)
+      if (against !== undefined) return this.bypass(against, query)
+      const reading = this.readingOf(key, query)
+      if (isUnserved(this.engine, reading.dependencies())) return this.bypass("unserved", query)
+      const kept = this.serve(fiber, reading)
+      if (kept !== undefined) return kept
+      const into = this.collector
+      return Effect.flatMap(this.engine.reader.fetch(reading), (answer) => this.land(answer, reading, into))
+    })
+  }
+
+  /**
+   * The values of several keys, which may be equal, looked up in one round trip. Each is handed over with its place as
+   * soon as it is there; the effect ends when all are. What goes wrong with one key is none of the others'.
+   */
+  getMany(
+    keys: ReadonlyArray<K>,
+    query: (place: number) => Effect.Effect<A, E>,
+    each: (place: number, exit: Exit.Exit<A, E>) => void
+  ): Effect.Effect<void> {
+    return Effect.withFiber((fiber) => {
+      const against = this.objection(fiber)
+      const readings = new Map<
+        Local,
+        { readonly reading: Reading<Exit.Exit<A, E>, E>; readonly places: Array<number> }
+      >()
+      const apart: Array<Effect.Effect<void>> = []
+      const bypass = (place: number, reason: string) => {
+        apart.push(Effect.map(Effect.exit(this.bypass(reason, query(place))), (exit) => each(place, exit)))
+      }
+      for (let place = 0; place < keys.length; place++) {
+        if (against !== undefined) {
+          bypass(place, against)
+          continue
+        }
+        try {
+          const reading = this.readingOf(keys[place], query(place))
+          const same = readings.get(reading.key.local)
+          if (same !== undefined) same.places.push(place)
+          else if (isUnserved(this.engine, reading.dependencies())) bypass(place, "unserved")
+          else {
+            const kept = this.serve(fiber, reading)
+            if (kept !== undefined) each(place, kept)
+            else readings.set(reading.key.local, { reading, places: [place] })
+          }
+        } catch (defect) {
+          each(place, Exit.die(defect))
+        }
+      }
+      const asked = [...readings.values()]
+      const into = this.collector
+      const fetched = this.engine.reader.fetchMany(asked.map(({ reading }) => reading), (index, exit) => {
+        const { places, reading } = asked[index]
+        const value = Exit.isSuccess(exit) ? this.land(exit.value, reading, into) : Exit.failCause(exit.cause)
+        for (const place of places) each(place, value)
+      })
+      return asked.length === 0 && apart.length === 0
+        ? Effect.void
+        : Effect.all([fetched, ...apart], { concurrency: "unbounded", discard: true })
+    })
+  }
+
+  /** Reads a value whatever the store has, and stores it. In a transaction it is read there, and forgotten here. */
+  refresh(key: K, query: Effect.Effect<A, E>): Effect.Effect<A, E> {
+    return Effect.withFiber((fiber) => {
+      const against = this.objection(fiber)
+      if (against !== undefined) {
+        return Effect.tap(this.bypass(against, query), () => this.invalidate(key, []))
+      }
+      return Effect.flatMap(this.engine.reader.reload(this.readingOf(key, query)), ({ value }) => value)
+    })
+  }
+
+  /**
+   * Stores a value that the caller has. What could not be stored is invalidated, or the old value would stay. In a
+   * transaction it is invalidated at the commit: the value may be other than what is committed.
+   */
+  set(key: K, value: A): Effect.Effect<void> {
+    return Effect.withFiber((fiber) => {
+      if (this.objection(fiber) !== undefined) return this.invalidate(key, [])
+      const reading = this.readingOf<never>(key, Effect.succeed(value))
+      return Effect.flatMap(
+        this.engine.reader.reload(reading),
+        ({ verdict }) => verdict === "accepted" ? Effect.void : this.invalidate(key, [])
+      )
+    })
+  }
+
+  /** Invalidates a key and what else is named, after the commit where there is a transaction. */
+  invalidate(key: K, related: Iterable<Dependency.Dependency>): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      this.engine.noop ? Effect.void : this.engine.transactions.invalidate(this.targetsOf(key, related))
+    )
+  }
+
+  /** As `invalidate`, after a write that may have taken effect, or may yet. */
+  doubt(key: K, related: Iterable<Dependency.Dependency>): Effect.Effect<void> {
+    return Effect.withFiber((fiber) => {
+      if (this.engine.noop) return Effect.void
+      const targets = this.targetsOf(key, related)
+      return AnyTransaction.transactionOf(fiber.context) === undefined
+        ? Effect.uninterruptible(this.engine.delivery.quarantine(targets))
+        : this.engine.transactions.invalidate(targets)
+    })
+  }
+
+  private targetsOf(key: K, related: Iterable<Dependency.Dependency>): Dependency.Targets {
+    return Dependency.explicitTargets([this.dependencyOf(key), ...related])
+  }
+
+  /** What an invalidation of a key marks. */
+  dependencyOf(key: K): Dependency.Key {
+    this.encoded(key)
+    return Dependency.key(this.name, this.keys.text(key))
+  }
+
+  /** The dependencies of the value of a key. */
+  dependenciesOf(key: K): Dependency.DependencySet {
+    const { dependencies } = this.options
+    return Dependency.makeSet(
+      this.engine.naming.of(undefined).dependencies([
+        this.dependencyOf(key),
+        ...(dependencies === undefined ? [] : dependencies(key)),
+        ...this.policy.dependencies
+      ]),
+      { autoInvalidate: this.policy.autoInvalidate, basis: this.basis }
+    )
+  }
+
+  // ---------------------------------------------------------------------------
+
+  private canPeek(fiber: AnyFiber): boolean {
+    if (fiber.context !== this.context) this.look(fiber)
+    const { engine, policy } = this
+    return !this.inTransaction && this.ambient === undefined && this.collector === undefined &&
+      engine.delivery.unserved.isEmpty && policy.refreshAhead === 0 && !this.isRuledOut && !engine.noop
+  }
+
+  private peekAt(key: K, nowMillis: number): Exit.Exit<A, E> | undefined {
+    const local = this.keys.quick(key)
+    if (local === undefined) return undefined
+    const { engine, policy, scratch } = this
+    scratch.space = this.space.of(this.scope)
+    scratch.local = local
+    const kept = engine.store.peek(scratch, nowMillis)
+    if (kept === undefined || !isFresh(kept, policy, nowMillis)) return undefined
+    engine.tally.hitL1()
+    this.habits.hits++
+    return kept.value as Exit.Exit<A, E>
+  }
+
+  private look(fiber: AnyFiber): void {
+    this.context = fiber.context
+    this.clock = fiber.getRef(Clock.Clock)
+    this.scope = fiber.getRef(CacheScope.CurrentScope)
+    this.ambient = fiber.getRef(QueryCache.Ambient)
+    this.collector = fiber.getRef(QueryCache.Collector)
+    this.inTransaction = AnyTransaction.transactionOf(fiber.context) !== undefined
+  }
+
+  /** Why the cache has no part in what the fiber asks, if so. */
+  private objection(fiber: AnyFiber): string | undefined {
+    if (fiber.context !== this.context) this.look(fiber)
+    if (this.ambient !== undefined) this.ambient.witness.consulted++
+    return this.engine.noop
+      ? "noop"
+      : this.isRuledOut
+      ? "rule"
+      : this.ambient?.policy === "uncached"
+      ? "uncached"
+      : this.inTransaction || this.engine.transactions.isByHand
+      ? "transaction"
+      : undefined
+  }
+
+  private bypass<B, E2>(reason: string, query: Effect.Effect<B, E2>): Effect.Effect<B, E2> {
+    this.engine.tally.bypassed(reason)
+    this.inform(this.collector, undefined, { status: "bypass", level: undefined, ageMillis: 0, reason })
+    return query
+  }
+
+  /** What this process may serve at once, stale though it may be. */
+  private serve(fiber: AnyFiber, reading: Reading<Exit.Exit<A, E>, E>): Exit.Exit<A, E> | undefined {
+    const { reader } = this.engine
+    const now = this.clock.currentTimeMillisUnsafe()
+    const kept = reader.peek(reading.key, this.basis, this.policy, now)
+    if (kept === undefined) return undefined
+    this.habits.hits++
+    reader.freshen(fiber, reading, kept, now)
+    const stale = !isFresh(kept, this.policy, now)
+    this.inform(this.collector, reading.key, {
+      status: stale ? "stale" : "hit",
+      level: kept.level,
+      ageMillis: now - kept.storedAtMillis,
+      reason: stale ? "expired" : undefined
+    })
+    return kept.value as Exit.Exit<A, E>
+  }
+
+  private land(
+    answer: Answer<Exit.Exit<A, E>>,
+    { key }: Reading<Exit.Exit<A, E>, E>,
+    into: Array<QueryCache.QueryInfo> | undefined
+  ): Exit.Exit<A, E> {
+    this.inform(into, key, answer)
+    return answer.stored as Exit.Exit<A, E>
+  }
+
+  private inform(
+    into: Array<QueryCache.QueryInfo> | undefined,
+    key: CacheStore.CacheKey | undefined,
+    { ageMillis, level, reason, status }: Pick<Answer<unknown>, "level" | "ageMillis" | "reason"> & {
+      readonly status: QueryCache.QueryInfo["status"]
+    }
+  ): void {
+    into?.push({
+      sql: undefined,
+      name: this.name,
+      status,
+      level,
+      age: Duration.millis(ageMillis),
+      get fingerprint() {
+        return key?.fingerprint
+      },
+      reason
+    })
+  }
+
+  private readingOf<E2 extends E>(key: K, query: Effect.Effect<A, E2>): Reading<Exit.Exit<A, E>, E2> {
+    let dependencies: Dependency.DependencySet | undefined
+    return {
+      key: new NamedKey(this.space, this.encoded(key), this.scope, this.codec),
+      basis: this.basis,
+      dependencies: () => dependencies ??= this.dependenciesOf(key),
+      terms: this.policy,
+      habits: this.habits,
+      label: () => this.name,
+      query: this.exitOf(query),
+      timedOut: Effect.never,
+      admit: (exit) => this.admit(exit, key),
+      holds: Exit.isExit
+    }
+  }
+
+  /** What the query reads comes from the database, whatever stands around it, and its value is shared. */
+  private exitOf<E2>(query: Effect.Effect<A, E2>): Effect.Effect<Exit.Exit<A, E>, E2> {
+    const exit = Effect.map(query, (value): Exit.Exit<A, E> => Exit.succeed(freeze(value)))
+    return QueryCache.uncached(
+      this.options.keptError === undefined
+        ? exit
+        : Effect.catch(
+          exit,
+          (error): Effect.Effect<Exit.Exit<A, E>, E2> =>
+            this.isKeptError(error) ? Effect.succeed(Exit.fail(error as unknown as E)) : Effect.fail(error)
+        )
+    )
+  }
+
+  private admit(exit: Exit.Exit<A, E>, key: K): Admission {
+    const { cacheWhen, keptError, timeToLive } = this.options
+    if (Exit.isFailure(exit)) {
+      return { stored: exit, bytes: 256, refusal: undefined, timeToLiveMillis: keptError!.timeToLiveMillis }
+    }
+    const { value } = exit
+    const bytes = sizeOf(value)
+    const declined: Admission = { stored: exit, bytes, refusal: "declined" }
+    try {
+      if (cacheWhen !== undefined && cacheWhen(value, key) !== true) return declined
+      if (timeToLive === undefined) return { stored: exit, bytes, refusal: undefined }
+      const timeToLiveMillis = Duration.toMillis(Duration.fromInputUnsafe(timeToLive(value, key)))
+      return timeToLiveMillis > 0 && timeToLiveMillis < Infinity
+        ? { stored: exit, bytes, refusal: undefined, timeToLiveMillis }
+        : declined
+    } catch {
+      return declined
+    }
+  }
+
+  private encoded(key: K): Local {
+    const local = this.keys.encode(key)
+    // What was given is the program's data and stays out of the message.
+    if (local === undefined) throw new TypeError(`${this.options.owner} "${this.name}": its Key schema refuses a key`)
+    return local
+  }
+}
+
+/** All values in the order of their keys, or the first failure there is. */
+export const collect = <A, E>(
+  count: number,
+  getMany: (each: (place: number, exit: Exit.Exit<A, E>) => void) => Effect.Effect<void>
+): Effect.Effect<ReadonlyArray<A>, E> =>
+  Effect.suspend(() => {
+    const values = new Array<A>(count)
+    const failed = Deferred.makeUnsafe<never, E>()
+    return Effect.raceFirst(
+      Effect.as(
+        getMany((place, exit) => {
+          if (Exit.isSuccess(exit)) values[place] = exit.value
+          else Deferred.doneUnsafe(failed, exit as Exit.Exit<never, E>)
+        }),
+        values
+      ),
+      Deferred.await(failed)
+    )
+  })

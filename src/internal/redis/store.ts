@@ -1,0 +1,357 @@
+/**
+ * The store in Redis: what its operations ask of the scripts.
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import type * as Redis from "effect/persistence/Redis"
+import * as Stream from "effect/Stream"
+import { CacheError, InvalidOptionError, InvalidReply } from "../../CacheError.ts"
+import {
+  type CacheKey,
+  CacheStore,
+  type Lease,
+  type LogicalClock,
+  type LookupRequest,
+  type Outcome,
+  type StoreRequest
+} from "../../CacheStore.ts"
+import type { DependencySet } from "../../Dependency.ts"
+import * as Coalesce from "./coalesce.ts"
+import type { Layout } from "./layouts.ts"
+import { type Head, orderOf } from "./prelude.ts"
+import * as Replies from "./replies.ts"
+import * as Script from "./script.ts"
+import * as Scripts from "./scripts.ts"
+import * as Wire from "./wire.ts"
+
+export interface Settings {
+  readonly layout: Layout
+  readonly prefix: string
+  readonly maxDependencies: number
+  readonly flightMillis: number
+  /** How many lookups or fills a command carries at most: a script holds up everybody else's while it runs. */
+  readonly maxRequests: number
+}
+
+/** A lookup on its way. */
+interface Asked {
+  readonly request: LookupRequest
+  readonly set: Wire.WireSet
+  /** Of its caller. */
+  readonly token: string
+  readonly askedAtMillis: number
+}
+
+/** A fill on its way. */
+interface Filled {
+  readonly request: StoreRequest
+  readonly set: Wire.WireSet
+  readonly text: string
+}
+
+type Verdict = "accepted" | "refused"
+
+export const make = (
+  redis: Redis.Redis["Service"],
+  { flightMillis, layout, maxDependencies, maxRequests, prefix }: Settings
+): CacheStore["Service"] => {
+  const channel = `${prefix}:changes`
+  const runLookup = Script.run(redis, Scripts.lookup[layout])
+  const runStore = Script.run(redis, Scripts.store[layout])
+  const runRelease = Script.run(redis, Scripts.release)
+  const runInvalidate = Script.run(redis, Scripts.invalidate)
+  const nonces = makeNonces()
+  const namespaces = new Map<string, Namespace>()
+
+  const namespaceOf = (name: string): Namespace => {
+    let namespace = namespaces.get(name)
+    if (namespace === undefined) namespaces.set(name, namespace = new Namespace(prefix, name))
+    return namespace
+  }
+
+  const headOf = (namespace: Namespace): Head => ({
+    nonce: nonces(),
+    seenEpoch: namespace.seen?.epoch ?? "",
+    seenClock: namespace.seen?.clock ?? 0,
+    channel,
+    namespace: namespace.keys.namespace
+  })
+
+  const addressOf = (keys: Wire.Keys, { fingerprint }: CacheKey, wire: Wire.WireSet, set: number) =>
+    layout === "flat"
+      ? { keys: [keys.flight(fingerprint), keys.entry(fingerprint)], field: "", set }
+      : {
+        keys: [keys.flight(fingerprint), ...keys.group(wire, fingerprint)],
+        field: `f:${Wire.name(fingerprint)}`,
+        set
+      }
+
+  const lookup = Coalesce.make<Asked, Outcome>({
+    maxRequests,
+    maxBytes: maxStampBytes,
+    bytesOf: ({ set }) => set.stamps.length + set.shapes.length,
+    send: (name, asked) => {
+      const namespace = namespaceOf(name)
+      const sets = new Sets()
+      const head = headOf(namespace)
+      const entries = asked.map(({ request: { dependencies, key, maxAgeMillis }, set, token }) => ({
+        ...addressOf(namespace.keys, key, set, sets.index(dependencies, set)),
+        maxAgeMillis: wholeAge(maxAgeMillis),
+        token
+      }))
+      const keys = namespace.keys.metadata
+      return run(
+        "lookup",
+        runLookup({ head, keys, maxDependencies, flightMillis, sets: sets.list, entries }),
+        (reply) => Replies.found(reply, head.nonce, asked.length)
+      ).pipe(Effect.map((found) => {
+        namespace.saw(found)
+        return found.outcomes.map((outcome, i) => toOutcome(outcome, asked[i], found))
+      }))
+    },
+    // Nobody is there to read it, so the next one who asks is to.
+    unclaimed: (name, { request: { key } }, { lease }) => {
+      if (lease.flight !== undefined) Effect.runFork(Effect.ignore(release(name, [{ key, lease }], false)))
+    }
+  })
+
+  const store = Coalesce.make<Filled, Verdict>({
+    maxRequests,
+    maxBytes: maxValueBytes,
+    bytesOf: ({ set, text }) => set.stamps.length + text.length,
+    send: (name, filled) => {
+      const namespace = namespaceOf(name)
+      const sets = new Sets()
+      const head = headOf(namespace)
+      const entries = filled.map(({ request: { entry, key, lease }, set, text }) => ({
+        ...addressOf(namespace.keys, key, set, sets.index(entry.dependencies, set)),
+        epoch: lease.epoch,
+        lease: lease.clock,
+        token: lease.flight ?? "",
+        ttlMillis: Math.max(1, wholeMillis(entry.timeToLiveMillis)),
+        retainMillis: wholeMillis(entry.retainMillis ?? 0),
+        costMillis: wholeMillis(Math.ceil(entry.costMillis ?? 0)),
+        value: text
+      }))
+      return run(
+        "store",
+        runStore({ head, keys: namespace.keys.metadata, sets: sets.list, entries }),
+        (reply) => Replies.stored(reply, head.nonce, filled.length)
+      ).pipe(Effect.map((stored) => {
+        if (stored.at !== undefined) namespace.saw(stored.at)
+        return stored.verdicts
+      }))
+    }
+  })
+
+  const release = (
+    name: string,
+    flights: ReadonlyArray<{ readonly key: CacheKey; readonly lease: Lease }>,
+    free = true
+  ) => {
+    const { keys } = namespaceOf(name)
+    const own = flights.flatMap(({ key, lease }) =>
+      lease.flight === undefined ? [] : [{ key: keys.flight(key.fingerprint), token: lease.flight }]
+    )
+    if (own.length === 0) return Effect.void
+    const nonce = nonces()
+    return run("release", runRelease({ nonce, free, flights: own }), (reply) => Replies.released(reply, nonce))
+  }
+
+  const lookupMany = (requests: ReadonlyArray<LookupRequest>): Effect.Effect<ReadonlyArray<Outcome>, CacheError> =>
+    // The time before the round trip: what it takes makes an answer seem older, never younger.
+    Effect.flatMap(Clock.currentTimeMillis, (askedAtMillis) => {
+      // One for all: a key that a caller names twice is not one that it waits for itself.
+      const token = nonces()
+      return lookup(
+        namespaceOfAll(requests),
+        requests.map((request) => ({ request, set: Wire.set(request.dependencies), token, askedAtMillis }))
+      )
+    })
+
+  const storeMany = (requests: ReadonlyArray<StoreRequest>): Effect.Effect<ReadonlyArray<Verdict>, CacheError> =>
+    Effect.suspend(() => {
+      const filled: Array<Filled> = []
+      const places: Array<number> = []
+      requests.forEach((request, place) => {
+        const text = request.key.codec.encode(request.entry.value)
+        if (text === undefined || !isWellFormed(text)) return
+        places.push(place)
+        filled.push({ request, set: Wire.set(request.entry.dependencies), text })
+      })
+      const name = namespaceOfAll(requests)
+      const stored = store(name, filled)
+      if (filled.length === requests.length) return stored
+      // What has no text is refused here, and those who wait for it are told as they are of any fill that is.
+      return Effect.andThen(
+        release(name, requests.filter((_, place) => !places.includes(place))),
+        Effect.map(stored, (verdicts) => {
+          const all = requests.map((): Verdict => "refused")
+          verdicts.forEach((verdict, i) => {
+            all[places[i]] = verdict
+          })
+          return all
+        })
+      )
+    })
+
+  return CacheStore.of({
+    shared: true,
+    peek: () => undefined,
+    lookup: (key, dependencies, maxAgeMillis) =>
+      Effect.map(lookupMany([{ key, dependencies, maxAgeMillis }]), ([outcome]) => outcome),
+    lookupMany,
+    store: (key, entry, lease) => Effect.map(storeMany([{ key, entry, lease }]), ([verdict]) => verdict),
+    storeMany,
+    release: (key, lease) => Effect.suspend(() => release(key.namespace, [{ key, lease }])),
+    invalidate: (request) =>
+      Effect.suspend(() => {
+        const namespace = namespaceOf(request.namespace)
+        const head = headOf(namespace)
+        return run(
+          "invalidate",
+          runInvalidate({
+            head,
+            keys: [...namespace.keys.metadata, namespace.keys.scratch],
+            ...Wire.targets(request),
+            groups: layout === "flat"
+              ? []
+              : Wire.tables(request).slice(0, maxTablesDropped).flatMap((table) => namespace.keys.groupsOfTable(table))
+          }),
+          (reply) => Replies.invalidated(reply, head.nonce)
+        ).pipe(Effect.map((clock) => {
+          namespace.saw(clock)
+          return clock
+        }))
+      }),
+    changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(
+      Stream.mapError((error) => new CacheError({ operation: "subscribe", reason: Replies.reasonOf(error) })),
+      Stream.mapEffect(({ message }) => {
+        const change = Wire.change(message)
+        return change !== undefined ? Effect.succeed(change) : Effect.fail(
+          new CacheError({
+            operation: "subscribe",
+            reason: new InvalidReply({ message: "a message on the channel of invalidations cannot be read" })
+          })
+        )
+      })
+    )
+  })
+}
+
+// What a command carries at most.
+const maxStampBytes = 1024 * 1024
+const maxValueBytes = 4 * 1024 * 1024
+
+const maxTablesDropped = 16
+
+// About 140 years.
+const maxMillis = 2 ** 42
+
+const wholeMillis = (millis: number): number => Math.min(Math.max(0, Math.floor(millis)), maxMillis)
+
+// An age is a whole number: it is below a limit if it is below the next whole one.
+const wholeAge = (millis: number | undefined): number | "" =>
+  millis === undefined || millis > maxMillis ? "" : millis > 0 ? Math.ceil(millis) : 0
+
+const run = <A>(
+  operation: "lookup" | "store" | "release" | "invalidate",
+  effect: Effect.Effect<unknown, Redis.RedisError>,
+  decode: (reply: unknown) => A
+): Effect.Effect<A, CacheError> =>
+  effect.pipe(
+    Effect.flatMap((reply) =>
+      Effect.try({ try: () => decode(reply), catch: (error) => error as Replies.UnexpectedReply })
+    ),
+    Effect.mapError((error) => new CacheError({ operation, reason: Replies.reasonOf(error) }))
+  )
+
+const toOutcome = (
+  found: Replies.FoundOutcome,
+  { askedAtMillis, request: { dependencies, key }, token }: Asked,
+  { clock, epoch }: LogicalClock
+): Outcome => {
+  const claim = found._tag === "hit" ? undefined : found.claim
+  const lease: Lease = claim?._tag === "yours" ? { epoch, clock, flight: token } : { epoch, clock }
+  const unavailable = (reason: "absent" | "expired" | "invalidated" | "undecodable"): Outcome =>
+    claim?._tag === "wait"
+      ? { _tag: "Wait", lease, remainingMillis: claim.remainingMillis }
+      : { _tag: "Miss", lease, reason }
+  if (found._tag === "miss") return unavailable(found.reason)
+  let value: unknown
+  try {
+    value = key.codec.decode(found.value)
+  } catch {
+    // The caller's dependencies are registered, of a hit too, so the lease is good for a fill.
+    return unavailable("undecodable")
+  }
+  const storedAtMillis = askedAtMillis - found.ageMillis
+  const kept = {
+    level: "L2",
+    value,
+    storedAtMillis,
+    expiresAtMillis: storedAtMillis + found.timeToLiveMillis,
+    costMillis: found.costMillis,
+    dependencies: found.same ? dependencies : undefined,
+    lease
+  } as const
+  return claim === undefined ? { _tag: "Hit", ...kept } : { _tag: "Stale", ...kept, waiting: claim._tag === "wait" }
+}
+
+/** What this process knows of a namespace. */
+class Namespace {
+  readonly keys: Wire.Keys
+  /** The highest clock seen, by which a Redis that went back is noticed. */
+  seen: LogicalClock | undefined
+
+  constructor(prefix: string, name: string) {
+    this.keys = new Wire.Keys(prefix, name)
+    this.seen = undefined
+  }
+
+  // Replies may be handled in another order than Redis gave them.
+  saw(clock: LogicalClock): void {
+    if (this.seen !== undefined) {
+      const order = orderOf(clock.epoch) - orderOf(this.seen.epoch)
+      if (order < 0 || (order === 0 && clock.epoch === this.seen.epoch && clock.clock <= this.seen.clock)) return
+    }
+    this.seen = { epoch: clock.epoch, clock: clock.clock }
+  }
+}
+
+/** The distinct dependency sets of a batch, numbered from 1 as Lua does. */
+class Sets {
+  readonly list: Array<Wire.WireSet> = []
+  private readonly indices = new Map<string, number>()
+
+  index(dependencies: DependencySet, wire: Wire.WireSet): number {
+    let index = this.indices.get(dependencies.id)
+    if (index === undefined) {
+      index = this.list.push(wire)
+      this.indices.set(dependencies.id, index)
+    }
+    return index
+  }
+}
+
+const namespaceOfAll = (requests: ReadonlyArray<{ readonly key: CacheKey }>): string => {
+  const namespace = requests[0]?.key.namespace ?? ""
+  for (const { key } of requests) {
+    if (key.namespace !== namespace) {
+      throw new InvalidOptionError("RedisStore", "namespace", key.namespace, "that of all keys of a batch")
+    }
+  }
+  return namespace
+}
+
+// A value that is not well formed would come back from UTF-8 as another one.
+const isWellFormed = (text: string & { readonly isWellFormed?: () => boolean }): boolean =>
+  text.isWellFormed === undefined ? !/\p{Surrogate}/u.test(text) : text.isWellFormed()
+
+// An epoch never repeats: no two processes draw the same 128 bits, no process counts a number twice.
+const makeNonces = (): () => string => {
+  const bytes = crypto.getRandomValues(new Uint8Array(16))
+  const process = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
+  let count = 0
+  return () => `${process}.${(count++).toString(36)}`
+}
