@@ -1,0 +1,87 @@
+// One world after another: its tables, queries and writes, all from the seed, before the three judges.
+import type { PgClient } from "@effect/sql-pg"
+import type { PGlite } from "@electric-sql/pglite"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as SqlClient from "effect/sql/SqlClient"
+import * as Pglite from "../../examples/support/pglite.ts"
+import { Judge, type Miss, type Tally } from "./judge.ts"
+import { Queries } from "./queries.ts"
+import { Random } from "./random.ts"
+import { make } from "./subject.ts"
+import { deal, makeWorld, type World } from "./world.ts"
+import { Writes } from "./writes.ts"
+
+export interface Size {
+  readonly queries: number
+  /** How often the tables are filled anew. */
+  readonly deals: number
+  /** Writes in each deal. */
+  readonly writes: number
+  /** Replacements for each query in each deal. */
+  readonly rounds: number
+}
+
+export const usual: Size = { queries: 40, deals: 3, writes: 25, rounds: 2 }
+
+/** A database inside the process, as a client and by itself: both speak in one session. */
+export const withDatabase = async <A>(
+  create: () => Promise<PGlite>,
+  body: (database: PGlite, client: Layer.Layer<PgClient.PgClient>) => Promise<A>
+): Promise<A> => {
+  const database = await create()
+  return Effect.runPromise(Effect.scoped(Effect.gen(function*() {
+    const context = yield* Effect.orDie(
+      Layer.build(Pglite.layer({ idleTimeout: "1 day" }, () => Promise.resolve(database)))
+    )
+    // Connects, which begins the session anew.
+    yield* Effect.orDie(Context.get(context, SqlClient.SqlClient)`SELECT 1`)
+    return yield* Effect.promise(() => body(database, Layer.succeedContext(context)))
+  })))
+}
+
+export const runWorld = async (
+  database: PGlite,
+  client: Layer.Layer<PgClient.PgClient>,
+  seed: number,
+  size: Size,
+  tally: Tally
+): Promise<ReadonlyArray<Miss>> => {
+  const world = makeWorld(seed)
+  await build(database, world)
+  const random = new Random(seed + 2)
+  return Effect.runPromise(Effect.scoped(Effect.provide(Effect.gen(function*() {
+    const subject = yield* make
+    return yield* Effect.promise(async () => {
+      const judge = new Judge(database, subject, world, tally)
+      for (const statement of deal(world, random)) await database.exec(statement)
+      const queries = new Queries(random, world)
+      for (let i = 0; i < size.queries; i++) await judge.watch(queries.query(), random.chance(0.15))
+      const writes = new Writes(random, world)
+      for (let i = 0; i < size.deals; i++) {
+        if (i > 0) { for (const statement of deal(world, random)) await database.exec(statement) }
+        await judge.begin()
+        await judge.noninterference(size.rounds)
+        for (let j = 0; j < size.writes; j++) await judge.write(writes.write())
+      }
+      await judge.close()
+      return judge.misses
+    })
+  }), client)))
+}
+
+const build = async (database: PGlite, world: World): Promise<void> => {
+  await database.exec(
+    "SET client_min_messages = error; DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS archive CASCADE; " +
+      "CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO public"
+  )
+  for (const statement of world.ddl) {
+    try {
+      await database.exec(statement)
+    } catch (cause) {
+      throw new Error(`world ${world.seed}: ${statement}`, { cause })
+    }
+  }
+}
+
