@@ -85,3 +85,20 @@ const build = async (database: PGlite, world: World): Promise<void> => {
   }
 }
 
+/** How many times a mistake could have shown. */
+export const effective = (tally: Tally): number => tally.replaced + tally.changedRows + tally.movedAnswers
+
+export const showMiss = ({ detail, judge, query, seed, write }: Miss): string =>
+  [`${judge}, seed ${seed}`, ...(query === undefined ? [] : [query]), ...(write === undefined ? [] : [write]), detail].join("\n  ")
+
+export const summary = (tally: Tally): string => {
+  const share = (part: number, whole: number): string => `${(100 * part / Math.max(1, whole)).toFixed(1)} %`
+  return [
+    `${effective(tally)} effective checks (${tally.replaced} replacements, ${tally.changedRows} changed rows, ` +
+    `${tally.movedAnswers} moved answers)`,
+    `${tally.writes} writes, ${tally.queries} queries, ${share(tally.cached, tally.queries)} cached, ` +
+    `${share(tally.narrow, tally.queries)} by rows, ${tally.failed} refused by PostgreSQL`,
+    `of ${tally.stayed} answers that stayed ${share(tally.needless, tally.stayed)} were invalidated, by whole tables ` +
+    share(tally.needlessByTable, tally.stayed)
+  ].join("; ")
+}

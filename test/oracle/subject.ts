@@ -51,7 +51,7 @@ export const make = Effect.gen(function*() {
   const sql = yield* Effect.provide(SqlClient.SqlClient, context)
   const inScope = CacheScope.provide({ role: reader })
 
-  return {
+  const subject: Subject = {
     read: (text, parameters, options) =>
       Effect.suspend(() => {
         asked = undefined
@@ -67,5 +67,6 @@ export const make = Effect.gen(function*() {
           all: told.some(({ all }) => all)
         }))
       })
-  } satisfies Subject
+  }
+  return subject
 })
