@@ -5,7 +5,6 @@ import { join } from "node:path"
 import type { PGlite } from "@electric-sql/pglite"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import * as Dependency from "../../src/Dependency.ts"
 import { withDatabase } from "../oracle/run.ts"
 import * as Subject from "../oracle/subject.ts"
 import { create } from "../support/pglite.ts"
@@ -15,8 +14,8 @@ const relations = (plan: any, found: { read: Set<string>; written: Set<string> }
   if (Array.isArray(plan)) for (const node of plan) relations(node, found)
   else if (typeof plan === "object" && plan !== null) {
     if (plan["Relation Name"] !== undefined) {
-      const name = Dependency.table(`"${plan["Schema"]}"."${plan["Relation Name"]}"`).table
-      ;(plan["Node Type"] === "ModifyTable" ? found.written : found.read).add(name)
+      const name = /^\w+$/.test(plan["Relation Name"]) ? plan["Relation Name"] : `"${plan["Relation Name"]}"`
+      ;(plan["Node Type"] === "ModifyTable" ? found.written : found.read).add(`${plan["Schema"]}.${name}`)
     }
     for (const node of Object.values(plan)) relations(node, found)
   }
@@ -28,10 +27,8 @@ const inheritance = async (database: PGlite) => {
   const { rows } = await database.query<{ child: string; parent: string }>(
     "SELECT inhrelid::regclass::text AS child, inhparent::regclass::text AS parent FROM pg_inherits"
   )
-  return rows.map(({ child, parent }) => ({ child: stampOf(child), parent: stampOf(parent) }))
+  return rows
 }
-
-const stampOf = (name: string): string => Dependency.table(name).table
 
 const readCorpus = (name: string) => {
   const statements = readFileSync(join(import.meta.dirname, `${name}.sql`), "utf8").replaceAll(/^--.*$/gm, "")
@@ -49,6 +46,8 @@ describe("statements as programs have them", () => {
       withDatabase(create, async (database, client) => {
         const { schema, statements } = readCorpus(name)
         await database.exec(schema.join("; "))
+        // Nothing is in the tables, so no key would be found.
+        await database.exec("SET session_replication_role = replica")
         const parts = await inheritance(database)
         await Effect.runPromise(Effect.scoped(Effect.provide(
           Effect.gen(function*() {

@@ -11,6 +11,8 @@ export type Conjunction = ReadonlyArray<readonly [column: string, value: string 
 export const claimsOf = (dependencies: DependencySet): ReadonlyMap<string, Claim> => {
   const claims = new Map<string, Claim>()
   for (const stamp of dependencies.stamps) {
+    // Marks of writes that go through an ancestor, or that know no schema: no rows follow from them.
+    if (/^[~^]/.test(stamp)) continue
     const { columns, table } = parse(stamp)
     if (columns === undefined) {
       claims.set(table, "whole")
@@ -55,6 +57,10 @@ export const covers = (targets: Targets, table: string, conjunction: Conjunction
 /** Whether a change of a row is told to whoever depends on the whole table. */
 export const coversTable = (targets: Targets, table: string): boolean => targets.all || marks(targets, table)
 
+/** Whether a write through one of these tables is told to all who depend on its descendants. */
+export const coversBelow = (targets: Targets, ancestors: ReadonlyArray<string>): boolean =>
+  ancestors.some((ancestor) => targets.stamps.includes(`^${ancestor}`))
+
 interface Parsed {
   readonly table: string
   /** Nothing: the table itself. A star: all its rows. Names: a shape. Names with values: a conjunction. */
@@ -75,7 +81,7 @@ const memo = new Map<string, Parsed>()
 const word = /(?:[A-Za-z_][\w$]*|"(?:[^"\\]|\\.)*")/.source
 
 const read = (stamp: string): Parsed => {
-  const table = new RegExp(`^[!#@]?${word}(?:\\.${word})?`).exec(stamp)?.[0]
+  const table = new RegExp(`^[!#@~^]?${word}(?:\\.${word})?`).exec(stamp)?.[0]
   if (table === undefined) throw new Error(`not a stamp: ${stamp}`)
   const rest = stamp.slice(table.length)
   if (rest === "") return { table, columns: undefined }

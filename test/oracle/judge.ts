@@ -13,7 +13,7 @@
 import type { PGlite } from "@electric-sql/pglite"
 import * as Effect from "effect/Effect"
 import * as Dependency from "../../src/Dependency.ts"
-import { type Claim, claimsOf, type Conjunction, covers, coversTable, reaches } from "./claims.ts"
+import { type Claim, claimsOf, type Conjunction, covers, coversBelow, coversTable, reaches } from "./claims.ts"
 import type { Query } from "./queries.ts"
 import { Random } from "./random.ts"
 import type { Subject } from "./subject.ts"
@@ -169,7 +169,7 @@ export class Judge {
   }
 
   /** Runs a write, lets the judges look, and takes it back. */
-  async write(write: Write): Promise<void> {
+  async write(write: Write, asksAgain: boolean): Promise<void> {
     let moved: ReadonlyArray<readonly [Watched, Miss]> = []
     await this.database.exec("BEGIN")
     try {
@@ -181,7 +181,7 @@ export class Judge {
       }
       this.tally.writes++
       this.coverage(write, targets.value, await this.snapshot())
-      moved = await this.pairs(write, targets.value)
+      if (asksAgain) moved = await this.pairs(write, targets.value)
     } finally {
       await this.database.exec("ROLLBACK; RESET ROLE")
     }
@@ -194,7 +194,9 @@ export class Judge {
       for (const row of difference(this.rows.get(table.ref)!, after.get(table.ref)!)) {
         this.tally.changedRows++
         const values: Conjunction = columns.map((name, i) => [name, row[i] ?? null])
-        for (const { name } of lineage(table)) {
+        for (const relation of lineage(table)) {
+          const { name } = relation
+          if (coversBelow(targets, lineage(relation).slice(1).map(({ name }) => name))) continue
           const missed = coversTable(targets, name)
             ? combinations(values).find((conjunction) => !covers(targets, name, conjunction))
             : []

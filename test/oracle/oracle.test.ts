@@ -5,7 +5,7 @@ import { emptyTally } from "./judge.ts"
 import { effective, runWorld, showMiss, summary, usual, withDatabase } from "./run.ts"
 
 const firstSeed = 1
-const worlds = 40
+const worlds = 24
 
 it("no invalidation is missed in generated databases", { timeout: 300_000 }, () =>
   withDatabase(create, async (database, client) => {

@@ -489,7 +489,7 @@ export class Queries {
     const values = random.times(0, 2, () => random.pick(type.stored))
     const text = `{${values.map((value) => JSON.stringify(value)).join(",")}}`
     return this.bound && random.chance(0.6) && type.family !== "array"
-      ? this.parameter(type === types.int && random.chance(0.5) ? values.map(Number) : text)
+      ? this.parameter(type.sql === "int" && random.chance(0.5) ? values.map(Number) : text)
       : `'${type.family === "array" ? "{}" : text}'${type.family === "array" ? "::int[]" : `::${bare(type)}[]`}`
   }
 
@@ -528,7 +528,7 @@ const joinable = (a: Reach, b: Reach): boolean =>
   a.name === b.name && a.type.family === b.type.family && a.sql.includes(".") && b.sql.includes(".")
 
 const numbers = (columns: ReadonlyArray<Column>): ReadonlyArray<Column> =>
-  columns.filter(({ type }) => type === types.int || type === types.bigint)
+  columns.filter(({ type }) => type.sql === "int" || type === types.bigint)
 
 const totalOrder = (alias: string, columns: ReadonlyArray<Column>): string =>
   columns.map(({ name }) => `${alias}.${identifier(name)}::text COLLATE "C"`).join(", ")

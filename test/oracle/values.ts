@@ -29,6 +29,8 @@ const type = (
 const words = ["a", "A", "b", "ab", "a ", ""]
 const quotedWords = words.map((word) => `'${word}'`)
 
+const keys = ["1", "2", "3", "4", "5", "6"]
+
 export const types = {
   int: type("int", "number", true, ["0", "1", "2", "3"], [0, 1, 2, 3, 1, 2, "1", "02", " 3", 1n, 1.5, 2 ** 31], [
     "0",
@@ -41,6 +43,8 @@ export const types = {
     "1::numeric",
     "'2'::int"
   ]),
+  /** What `id` columns hold: rather more values, so that rows find room. */
+  key: type("int", "number", true, keys, [1, 2, 3, 4, 5, 6, "1", "02", 3n], [...keys, "'1'", "2.0", "3::bigint"]),
   bigint: type(
     "bigint",
     "number",

@@ -1,6 +1,5 @@
 // A database that a seed determines: tables with keys, cascades, partitions and children, and what changes rows behind a
 // statement's back: triggers, rules, defaults, generated columns.
-import * as Dependency from "../../src/Dependency.ts"
 import { Queries } from "./queries.ts"
 import { Random } from "./random.ts"
 import { chooseType, type ColumnType, identifier, preamble, quote, types } from "./values.ts"
@@ -20,7 +19,7 @@ export interface Relation {
 }
 
 export interface Table extends Relation {
-  /** As stamps name it. */
+  /** As stamps name it: outside of `public` with its schema, in quotes where it must be. */
   readonly name: string
   /** Whether rows lie in it, and not in its partitions. */
   readonly holdsRows: boolean
@@ -93,7 +92,7 @@ export const makeWorld = (seed: number): World => {
     made.constraints.push(`PRIMARY KEY (${name})`)
     made.unique.push(name)
   }
-  const id: Column = { name: "id", type: types.int }
+  const id: Column = { name: "id", type: types.key }
   const action = (): string =>
     random.pick([
       "",
@@ -257,8 +256,7 @@ export const makeWorld = (seed: number): World => {
   const made = new Map<Draft, Table>()
   for (const one of drafts) {
     const { columns, holdsRows, parent, ref, secured, unique } = one
-    const name = Dependency.table(ref).table
-    made.set(one, { ref, name, columns, holdsRows, secured, unique, parent: parent && made.get(parent) })
+    made.set(one, { ref, name: ref, columns, holdsRows, secured, unique, parent: parent && made.get(parent) })
   }
   const tables = [...made.values()]
 
@@ -343,7 +341,7 @@ const tableDdl = ({ columns, constraints, holdsRows, parent, ref, suffix }: Draf
 export const deal = (world: World, random: Random): ReadonlyArray<string> => [
   "SET session_replication_role = replica",
   `TRUNCATE ${world.tables.map(({ ref }) => ref).join(", ")}`,
-  ...world.tables.flatMap((table) => insertRows(table, random, random.pick([0, 1, 2, 3, 4, 5]))),
+  ...world.tables.flatMap((table) => insertRows(table, random, random.pick([0, 2, 4, 5, 6, 8]))),
   "SET session_replication_role = origin",
   ...world.materialized.map((ref) => `REFRESH MATERIALIZED VIEW ${ref}`)
 ]
@@ -362,4 +360,4 @@ export const insertRows = (table: Table, random: Random, count: number): Readonl
 }
 
 const storedValue = ({ name, type }: Column, random: Random): string =>
-  name !== "id" && random.chance(0.15) ? "NULL" : quote(name === "id" ? random.pick(["1", "2", "3", "4"]) : random.pick(type.stored))
+  name !== "id" && random.chance(0.15) ? "NULL" : quote(random.pick(type.stored))

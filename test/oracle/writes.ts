@@ -111,9 +111,9 @@ export class Writes extends Queries {
     if (id === undefined || random.chance(0.4)) return this.condition(all, 1)
     const byKey = `${id.sql} ${
       random.pick([
-        `= ${this.value(types.int)}`,
-        `= ${this.value(types.int)}`,
-        `IN (${this.value(types.int)}, ${this.value(types.int)})`
+        `= ${this.value(types.key)}`,
+        `= ${this.value(types.key)}`,
+        `IN (${this.value(types.key)}, ${this.value(types.key)})`
       ])
     }`
     return random.chance(0.3) ? `${byKey} AND ${this.condition(all, 0)}` : byKey
@@ -129,7 +129,7 @@ export class Writes extends Queries {
       ? `${alias}.id = ${source}.id`
       : `${alias}.id = ${source}.id AND ${this.condition(reachOf(alias, target.columns), 0)}`
     const using = random.chance(0.6)
-      ? `(VALUES (${this.value(types.int)}::int)) ${source}(id)`
+      ? `(VALUES (${this.value(types.key)}::int)) ${source}(id)`
       : `${random.pick(world.tables).ref} ${source}`
     const arms = random.some([
       `WHEN MATCHED THEN ${
@@ -138,7 +138,7 @@ export class Writes extends Queries {
       `WHEN NOT MATCHED THEN INSERT (${names(columns)}) VALUES (${
         columns.map((column) => column.name === "id" ? `${source}.id` : this.assigned(column)).join(", ")
       })`,
-      `WHEN NOT MATCHED BY SOURCE ${random.chance(0.5) ? `AND ${alias}.id = ${this.value(types.int)} ` : ""}THEN ${
+      `WHEN NOT MATCHED BY SOURCE ${random.chance(0.5) ? `AND ${alias}.id = ${this.value(types.key)} ` : ""}THEN ${
         random.chance(0.5) ? "DELETE" : `UPDATE SET ${this.assignments(target, alias)}`
       }`
     ])
@@ -172,7 +172,7 @@ export class Writes extends Queries {
     }
     return columns.map((column) => {
       const name = identifier(column.name)
-      const isNumber = column.type === types.int || column.type === types.bigint
+      const isNumber = column.type.sql === "int" || column.type === types.bigint
       return `${name} = ${
         random.weighted<() => string>([
           [10, () => this.assigned(column)],
@@ -189,7 +189,7 @@ export class Writes extends Queries {
   private assigned({ name, type }: Column): string {
     const { random } = this
     if (name !== "id" && random.chance(0.06)) return random.pick(["DEFAULT", "NULL"])
-    if (name === "id") return this.stored(types.int)
+    if (name === "id") return this.stored(type)
     return random.chance(0.85) ? this.stored(type) : this.value(type)
   }
 
@@ -197,7 +197,7 @@ export class Writes extends Queries {
     const { random } = this
     if (random.chance(0.3)) return `${quote(random.pick(type.stored))}::${type.sql.replace(/ COLLATE \w+/, "")}`
     const parameter = `$${this.parameters.push(random.pick(type.parameters))}`
-    return type === types.int && random.chance(0.1) ? `${parameter}::numeric` : parameter
+    return type.sql === "int" && random.chance(0.1) ? `${parameter}::numeric` : parameter
   }
 
   private returning(target: Relation, alias: string): string {
