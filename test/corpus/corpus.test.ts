@@ -1,95 +1,105 @@
-// Statements as programs have them: the tables that the decorated client takes them to read and write contain those that
-// PostgreSQL plans to visit.
-import { readFileSync } from "node:fs"
-import { join } from "node:path"
-import type { PGlite } from "@electric-sql/pglite"
+// Statements as programs have them, and what can be done to a text: the tables that the decorated client takes them to
+// read and write contain those that PostgreSQL plans to visit.
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
+import { reaches } from "../oracle/claims.ts"
+import { Random } from "../oracle/random.ts"
 import { withDatabase } from "../oracle/run.ts"
 import * as Subject from "../oracle/subject.ts"
 import { create } from "../support/pglite.ts"
+import { compare, load, names, readCorpus } from "./corpus.ts"
+import { identifiers } from "./identifiers.ts"
+import { damaged, disguised } from "./texts.ts"
 
-/** What a plan visits: relations with their schemas, where they are read and where they are written. */
-const relations = (plan: any, found: { read: Set<string>; written: Set<string> }) => {
-  if (Array.isArray(plan)) for (const node of plan) relations(node, found)
-  else if (typeof plan === "object" && plan !== null) {
-    if (plan["Relation Name"] !== undefined) {
-      const name = /^\w+$/.test(plan["Relation Name"]) ? plan["Relation Name"] : `"${plan["Relation Name"]}"`
-      ;(plan["Node Type"] === "ModifyTable" ? found.written : found.read).add(`${plan["Schema"]}.${name}`)
-    }
-    for (const node of Object.values(plan)) relations(node, found)
-  }
-  return found
-}
-
-/** Which table is a part of which. */
-const inheritance = async (database: PGlite) => {
-  const { rows } = await database.query<{ child: string; parent: string }>(
-    "SELECT inhrelid::regclass::text AS child, inhparent::regclass::text AS parent FROM pg_inherits"
-  )
-  return rows
-}
-
-const readCorpus = (name: string) => {
-  const statements = readFileSync(join(import.meta.dirname, `${name}.sql`), "utf8").replaceAll(/^--.*$/gm, "")
-    .split(/;\s*\n/).map((statement) => statement.trim()).filter((statement) => statement !== "")
-  const isDefinition = (statement: string): boolean => statement.startsWith("CREATE")
-  return {
-    schema: statements.filter(isDefinition),
-    statements: statements.filter((statement) => !isDefinition(statement))
-  }
-}
+/** A subject over a database in which these statements have run. */
+const withSubject = (
+  prepare: (database: Parameters<typeof compare>[0]) => Promise<unknown>,
+  body: (database: Parameters<typeof compare>[0], subject: Subject.Subject) => Promise<unknown>
+) =>
+  withDatabase(create, async (database, client) => {
+    await prepare(database)
+    await Effect.runPromise(Effect.scoped(Effect.provide(
+      Effect.flatMap(Subject.make, (subject) => Effect.promise(() => body(database, subject))),
+      client
+    )))
+  })
 
 describe("statements as programs have them", () => {
-  for (const name of ["shop", "forum", "tpch", "tpcds"]) {
-    it(`${name}: every relation of a plan is found`, { timeout: 60_000 }, () =>
-      withDatabase(create, async (database, client) => {
-        const { schema, statements } = readCorpus(name)
-        await database.exec(schema.join("; "))
-        // Nothing is in the tables, so no key would be found.
-        await database.exec("SET session_replication_role = replica")
-        const parts = await inheritance(database)
-        await Effect.runPromise(Effect.scoped(Effect.provide(
-          Effect.gen(function*() {
-            const subject = yield* Subject.make
-            for (const sql of statements) {
-              const { parameters, plan } = yield* Effect.promise(async () => {
-                const { queryParams } = await database.describeQuery(sql)
-                const [{ rows }] = await database.exec(`EXPLAIN (VERBOSE, GENERIC_PLAN, FORMAT JSON) ${sql}`)
-                return { plan: rows[0]!["QUERY PLAN"], parameters: queryParams.map(({ dataTypeID }) => some(dataTypeID)) }
+  for (const name of names) {
+    const corpus = readCorpus(name)
+
+    it(
+      `${name}: every relation of a plan is found`,
+      { timeout: 60_000 },
+      () =>
+        withSubject((database) => load(database, corpus), async (database, subject) => {
+          for (const sql of corpus.statements) {
+            const comparison = await compare(database, subject, sql)
+            expect(comparison, sql).toEqual({ _tag: "Compared", visited: expect.any(Number), missed: [] })
+            expect(comparison._tag === "Compared" && comparison.visited, sql).toBeGreaterThan(0)
+          }
+        })
+    )
+
+    it(
+      `${name}: and so it is where the text is written otherwise, or damaged`,
+      { timeout: 120_000 },
+      () =>
+        withSubject((database) => load(database, corpus), async (database, subject) => {
+          const random = new Random(names.indexOf(name))
+          for (const sql of corpus.statements) {
+            const same = disguised(sql, random)
+            expect(await compare(database, subject, same), same).toMatchObject({ _tag: "Compared", missed: [] })
+          }
+          // Some of these may change the schema, after which nothing is cached until it is known again.
+          let compared = 0
+          for (const sql of corpus.statements) {
+            for (let i = 0; i < 12; i++) {
+              const other = damaged(
+                random.chance(0.5) ? sql : disguised(sql, random),
+                random.pick(corpus.statements),
+                random
+              )
+              const start = performance.now()
+              const comparison = await compare(database, subject, other).catch((error) => {
+                // PostgreSQL plans what it then may refuse to run; nothing else may fail.
+                expect(String(error), other).toContain("SqlError")
+                return { _tag: "Invalid" } as const
               })
-              const visited = relations(plan, { read: new Set(), written: new Set() })
-              // What is said of the whole is said of its partitions.
-              const isFound = (table: string, names: ReadonlyArray<string>): boolean =>
-                names.includes(table) || parts.some(({ child, parent }) => child === table && isFound(parent, names))
-              if (/\b(?:INSERT|UPDATE|DELETE|MERGE)\b/.test(sql)) {
-                const targets = yield* subject.write(sql, parameters)
-                expect(visited.written.size, sql).toBeGreaterThan(0)
-                const names = [...targets.stamps, ...targets.images.map(({ table }) => table)]
-                expect(targets.all ? [] : [...visited.written].filter((table) => !isFound(table, names)), sql).toEqual([])
-              } else {
-                const dependencies = yield* subject.read(sql, parameters)
-                expect(visited.read.size, sql).toBeGreaterThan(0)
-                expect([...visited.read].filter((table) => !isFound(table, dependencies?.tables ?? [])), sql).toEqual([])
-              }
+              expect(performance.now() - start, other).toBeLessThan(5_000)
+              if (comparison._tag !== "Compared") continue
+              compared++
+              expect(comparison.missed, other).toEqual([])
             }
-          }),
-          client
-        )))
-      }))
+          }
+          expect(compared).toBeGreaterThan(corpus.statements.length / 3)
+        })
+    )
   }
 })
 
-/** A value of a type, as the driver takes it. */
-const some = (type: number): unknown => values[type] ?? "1"
-
-const values: { readonly [type: number]: unknown } = {
-  1082: "1996-03-01",
-  1184: "2024-05-01T00:00:00Z",
-  1114: "2024-05-01",
-  2950: "00000000-0000-0000-0000-000000000001",
-  3802: "{}",
-  1016: "{1,2}",
-  869: "10.0.0.0/8",
-  16: true
-}
+it("names are told apart, however they are written", { timeout: 120_000 }, () =>
+  withSubject(
+    async (database) => {
+      for (const { quoted } of identifiers) await database.exec(`CREATE TABLE ${quoted} (id int PRIMARY KEY)`)
+    },
+    async (_, subject) => {
+      const run = Effect.runPromise
+      const read = []
+      for (const { name, spellings } of identifiers) {
+        for (const spelling of spellings) {
+          const dependencies = await run(subject.read(`SELECT * FROM ${spelling} AS x`, []))
+          expect(dependencies, spelling).toBeDefined()
+          read.push({ name, spelling, dependencies: dependencies! })
+        }
+      }
+      for (const { name, spellings } of identifiers) {
+        for (const spelling of spellings) {
+          const targets = await run(subject.write(`DELETE FROM ${spelling}`, []))
+          for (const other of read) {
+            expect(reaches(targets, other.dependencies), `${spelling} and ${other.spelling}`).toBe(other.name === name)
+          }
+        }
+      }
+    }
+  ))

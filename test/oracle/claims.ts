@@ -88,8 +88,7 @@ const read = (stamp: string): Parsed => {
   if (rest === "(*)") return { table, columns: "*" }
   const columns = Array.from(
     rest.slice(1, -1).matchAll(new RegExp(`(${word})(?:=(null|"(?:[^"\\\\]|\\\\.)*"))?(?:,|$)`, "g")),
-    ([, name, value]): readonly [string, (string | null)?] =>
-      value === undefined ? [name!] : [name!, JSON.parse(value)]
+    ([, name, value]): readonly [string, (string | null)?] => value === undefined ? [name!] : [name!, JSON.parse(value)]
   )
   if (!rest.startsWith("(") || !rest.endsWith(")") || columns.length === 0) throw new Error(`not a stamp: ${stamp}`)
   return { table, columns }

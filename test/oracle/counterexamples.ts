@@ -30,13 +30,15 @@ export const counterexamples: ReadonlyArray<Counterexample> = [
   },
   {
     name: "ON says nothing of the preserved side",
-    setup: `CREATE TABLE u (id int PRIMARY KEY, n int); CREATE TABLE o (id int, user_id int); INSERT INTO u VALUES (1, 0)`,
+    setup:
+      `CREATE TABLE u (id int PRIMARY KEY, n int); CREATE TABLE o (id int, user_id int); INSERT INTO u VALUES (1, 0)`,
     query: "SELECT * FROM u LEFT JOIN o ON o.user_id = u.id AND u.id = 42",
     write: "INSERT INTO u VALUES (7, 7)"
   },
   {
     name: "a constant is not carried into the preserved side",
-    setup: `CREATE TABLE u (id int PRIMARY KEY, n int); CREATE TABLE o (id int, user_id int); INSERT INTO u VALUES (1, 0)`,
+    setup:
+      `CREATE TABLE u (id int PRIMARY KEY, n int); CREATE TABLE o (id int, user_id int); INSERT INTO u VALUES (1, 0)`,
     query: "SELECT * FROM u LEFT JOIN o ON o.user_id = u.id AND o.user_id = 42",
     write: "INSERT INTO u VALUES (7, 7)"
   },

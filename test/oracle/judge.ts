@@ -85,7 +85,7 @@ export class Judge {
   private readonly stored: ReadonlyArray<Table>
   private watched: Array<Watched> = []
   private rows: Snapshot = new Map()
-  private readonly prepared: Array<string> = []
+  private prepared: Array<string> = []
 
   constructor(database: PGlite, subject: Subject, world: World, tally: Tally) {
     this.database = database
@@ -131,8 +131,16 @@ export class Judge {
     })
   }
 
-  async close(): Promise<void> {
+  /** Watches none of the queries any more. */
+  async forget(): Promise<void> {
     await this.database.exec(this.prepared.map((name) => `DEALLOCATE ${name}`).join("; "))
+    this.prepared = []
+    this.watched = []
+  }
+
+  /** Changes the schema, as a program does. */
+  async change(ddl: string): Promise<void> {
+    await Effect.runPromise(this.subject.write(ddl, []))
   }
 
   /** Takes what is in the tables now for where everything begins. */
@@ -376,9 +384,13 @@ const tablesOf = (targets: Dependency.Targets): ReadonlySet<string> =>
 const stampName = (name: string): string => Dependency.row("t", { [name]: 1 }).columns[0]![0]
 
 const showTargets = ({ all, images, stamps }: Dependency.Targets): string =>
-  `invalidates ${all ? "everything" : [...stamps, ...images.map((image) => `${image.table}${
-    JSON.stringify(Object.fromEntries(image.columns))
-  }`)].join(" ")}`
+  `invalidates ${
+    all ?
+      "everything" :
+      [...stamps, ...images.map((image) => `${image.table}${JSON.stringify(Object.fromEntries(image.columns))}`)].join(
+        " "
+      )
+  }`
 
 const show = ({ parameters, sql }: { readonly sql: string; readonly parameters: ReadonlyArray<unknown> }): string =>
   `${sql} -- ${parameters.map((value) => typeof value === "bigint" ? `${value}n` : JSON.stringify(value)).join(", ")}`
@@ -391,7 +403,13 @@ const typesOf = (parameters: ReadonlyArray<unknown>): string => {
       : typeof value === "bigint"
       ? "int8"
       : typeof value === "number"
-      ? !Number.isInteger(value) ? "float8" : Math.abs(value) < 2 ** 31 ? "int4" : Number.isSafeInteger(value) ? "int8" : "float8"
+      ? !Number.isInteger(value)
+        ? "float8"
+        : Math.abs(value) < 2 ** 31
+        ? "int4"
+        : Number.isSafeInteger(value)
+        ? "int8"
+        : "float8"
       : Array.isArray(value) && value.length > 0
       ? "int4[]"
       : "unknown"

@@ -7,13 +7,17 @@ import { effective, runWorld, showMiss, summary, usual, withDatabase } from "./r
 const firstSeed = 1
 const worlds = 24
 
-it("no invalidation is missed in generated databases", { timeout: 300_000 }, () =>
-  withDatabase(create, async (database, client) => {
-    const tally = emptyTally()
-    for (let seed = firstSeed; seed < firstSeed + worlds; seed++) {
-      const misses = await runWorld(database, client, seed, usual, tally)
-      expect(misses.map(showMiss)).toEqual([])
-    }
-    console.log(summary(tally))
-    expect(effective(tally)).toBeGreaterThan(20_000)
-  }))
+it(
+  "no invalidation is missed in generated databases",
+  { timeout: 300_000 },
+  () =>
+    withDatabase(create, async (database, client) => {
+      const tally = emptyTally()
+      for (let seed = firstSeed; seed < firstSeed + worlds; seed++) {
+        const misses = await runWorld(database, client, seed, usual, tally)
+        expect(misses.map(showMiss)).toEqual([])
+      }
+      console.log(summary(tally))
+      expect(effective(tally)).toBeGreaterThan(20_000)
+    })
+)

@@ -235,8 +235,7 @@ export class Queries {
     const exact = from.reach.filter(({ type }) => type.exact && type.family !== "array")
     const grouped = random.chance(0.5) && exact.length > 0 ? random.some(exact).slice(0, 2) : []
     const any = (): Reach => random.pick(from.reach)
-    const filter = (): string =>
-      random.chance(0.25) ? ` FILTER (WHERE ${this.condition(from.reach, 0)})` : ""
+    const filter = (): string => random.chance(0.25) ? ` FILTER (WHERE ${this.condition(from.reach, 0)})` : ""
     const calls = random.times(1, 2, () =>
       random.pick([
         "count(*)",
@@ -357,7 +356,9 @@ export class Queries {
         reach: [{ sql: `${alias}.k`, name: "k", type: types.int }]
       }
     }
-    const relation = this.ctes.length > 0 && random.chance(0.2) ? random.pick(this.ctes) : random.pick(this.source.relations)
+    const relation = this.ctes.length > 0 && random.chance(0.2)
+      ? random.pick(this.ctes)
+      : random.pick(this.source.relations)
     if (random.chance(0.1)) {
       const renamed = relation.columns.map((column, i) => ({ ...column, name: i === 0 ? "user_id" : `c${i}` }))
       return {
@@ -411,7 +412,9 @@ export class Queries {
       }],
       [1, () => {
         const other = random.pick(reach)
-        return `(${sql}, ${other.sql}) IN ((${value()}, ${this.value(other.type)}), (${value()}, ${this.value(other.type)}))`
+        return `(${sql}, ${other.sql}) IN ((${value()}, ${this.value(other.type)}), (${value()}, ${
+          this.value(other.type)
+        }))`
       }],
       [2, () => {
         const same = [...reach, ...this.outer].filter((other) => other.type.family === type.family && other !== column)
@@ -443,17 +446,25 @@ export class Queries {
       const picked = random.pick(inner.reach)
       return random.pick([
         () => `${random.pick(["", "NOT "])}EXISTS (SELECT 1 FROM ${inner.sql} WHERE ${condition})`,
-        () => matching === undefined
-          ? `EXISTS (SELECT FROM ${inner.sql} WHERE ${condition})`
-          : `EXISTS (SELECT 1 FROM ${inner.sql} WHERE ${matching.sql} = ${column.sql} AND ${condition})`,
-        () => matching === undefined
-          ? `(SELECT count(*) FROM ${inner.sql} WHERE ${condition}) > 0`
-          : `${column.sql} ${random.pick(["IN", "IN", "NOT IN", "= ANY", "<> ALL", "<> ANY"])} (SELECT ${matching.sql} FROM ${inner.sql} WHERE ${condition})`,
-        () => `(SELECT max(${picked.sql}::text COLLATE "C") FROM ${inner.sql} WHERE ${condition}) = ${this.textOf(picked.type)}`,
+        () =>
+          matching === undefined
+            ? `EXISTS (SELECT FROM ${inner.sql} WHERE ${condition})`
+            : `EXISTS (SELECT 1 FROM ${inner.sql} WHERE ${matching.sql} = ${column.sql} AND ${condition})`,
+        () =>
+          matching === undefined
+            ? `(SELECT count(*) FROM ${inner.sql} WHERE ${condition}) > 0`
+            : `${column.sql} ${
+              random.pick(["IN", "IN", "NOT IN", "= ANY", "<> ALL", "<> ANY"])
+            } (SELECT ${matching.sql} FROM ${inner.sql} WHERE ${condition})`,
+        () =>
+          `(SELECT max(${picked.sql}::text COLLATE "C") FROM ${inner.sql} WHERE ${condition}) = ${
+            this.textOf(picked.type)
+          }`,
         // A name without its table is the inner query's if it has one, else the outer one's.
-        () => unqualified(inner.reach, column)
-          ? `EXISTS (SELECT 1 FROM ${inner.sql} WHERE ${identifier(column.name)} = ${this.value(column.type)})`
-          : `EXISTS (SELECT FROM ${inner.sql} WHERE ${condition})`
+        () =>
+          unqualified(inner.reach, column)
+            ? `EXISTS (SELECT 1 FROM ${inner.sql} WHERE ${identifier(column.name)} = ${this.value(column.type)})`
+            : `EXISTS (SELECT FROM ${inner.sql} WHERE ${condition})`
       ])()
     })
   }

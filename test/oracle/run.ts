@@ -14,6 +14,7 @@ import { deal, makeWorld, type World } from "./world.ts"
 import { Writes } from "./writes.ts"
 
 export interface Size {
+  /** Queries in each deal. */
   readonly queries: number
   /** How often the tables are filled anew. */
   readonly deals: number
@@ -24,7 +25,7 @@ export interface Size {
   readonly rounds: number
 }
 
-export const usual: Size = { queries: 30, deals: 3, writes: 10, moreWrites: 100, rounds: 8 }
+export const usual: Size = { queries: 12, deals: 3, writes: 10, moreWrites: 100, rounds: 8 }
 
 /** A database inside the process, as a client and by itself: both speak in one session. */
 export const withDatabase = async <A>(
@@ -54,25 +55,29 @@ export const runWorld = async (
   const world = makeWorld(seed)
   await build(database, world)
   const random = new Random(seed + 2)
-  return Effect.runPromise(Effect.scoped(Effect.provide(Effect.gen(function*() {
-    const subject = yield* make
-    return yield* Effect.promise(async () => {
-      const judge = new Judge(database, subject, world, tally)
-      for (const statement of deal(world, random)) await database.exec(statement)
-      const queries = new Queries(random, world)
-      for (let i = 0; i < size.queries; i++) await judge.watch(queries.query(), random.chance(0.15))
-      const writes = new Writes(random, world)
-      for (let i = 0; i < size.deals; i++) {
-        if (i > 0) { for (const statement of deal(world, random)) await database.exec(statement) }
-        await judge.begin()
-        await judge.noninterference(size.rounds)
-        for (let j = 0; j < size.writes; j++) await judge.write(writes.write(), true)
-        for (let j = 0; j < size.moreWrites; j++) await judge.write(writes.write(), false)
-      }
-      await judge.close()
-      return judge.misses
-    })
-  }), client)))
+  return Effect.runPromise(Effect.scoped(Effect.provide(
+    Effect.gen(function*() {
+      const subject = yield* make
+      return yield* Effect.promise(async () => {
+        const judge = new Judge(database, subject, world, tally)
+        const queries = new Queries(random, world)
+        const writes = new Writes(random, world)
+        for (let i = 0; i < size.deals; i++) {
+          // What the program itself does to the schema holds for what it asks next.
+          if (i > 0) { for (const change of world.changes[i - 1] ?? []) await judge.change(change) }
+          for (const statement of deal(world, random)) await database.exec(statement)
+          for (let j = 0; j < size.queries; j++) await judge.watch(queries.query(), random.chance(0.15))
+          await judge.begin()
+          await judge.noninterference(size.rounds)
+          for (let j = 0; j < size.writes; j++) await judge.write(writes.write(), true)
+          for (let j = 0; j < size.moreWrites; j++) await judge.write(writes.write(), false)
+          await judge.forget()
+        }
+        return judge.misses
+      })
+    }),
+    client
+  )))
 }
 
 const build = async (database: PGlite, world: World): Promise<void> => {
@@ -93,7 +98,8 @@ const build = async (database: PGlite, world: World): Promise<void> => {
 export const effective = (tally: Tally): number => tally.replaced + tally.changedRows + tally.movedAnswers
 
 export const showMiss = ({ detail, judge, query, seed, write }: Miss): string =>
-  [`${judge}, seed ${seed}`, ...(query === undefined ? [] : [query]), ...(write === undefined ? [] : [write]), detail].join("\n  ")
+  [`${judge}, seed ${seed}`, ...(query === undefined ? [] : [query]), ...(write === undefined ? [] : [write]), detail]
+    .join("\n  ")
 
 export const summary = (tally: Tally): string => {
   const share = (part: number, whole: number): string => `${(100 * part / Math.max(1, whole)).toFixed(1)} %`

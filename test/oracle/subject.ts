@@ -38,8 +38,7 @@ export const make = Effect.gen(function*() {
     shared: false,
     peek: () => undefined,
     lookup: (key, dependencies) => Effect.sync(() => lookup(key, dependencies)),
-    lookupMany: (requests) =>
-      Effect.sync(() => requests.map(({ dependencies, key }) => lookup(key, dependencies))),
+    lookupMany: (requests) => Effect.sync(() => requests.map(({ dependencies, key }) => lookup(key, dependencies))),
     store: () => Effect.succeed("refused"),
     storeMany: (requests) => Effect.succeed(requests.map(() => "refused" as const)),
     invalidate: (targets) => Effect.sync(() => (told.push(targets), lease)),

@@ -34,6 +34,8 @@ export interface World {
   readonly seed: number
   /** The statements that make it, in order. */
   readonly ddl: ReadonlyArray<string>
+  /** What changes it while it is in use, one list after the other. */
+  readonly changes: ReadonlyArray<ReadonlyArray<string>>
   readonly tables: ReadonlyArray<Table>
   readonly relations: ReadonlyArray<Relation>
   /** Views that take writes: by PostgreSQL's own rewriting, or by what is defined on them. */
@@ -172,13 +174,16 @@ export const makeWorld = (seed: number): World => {
     }
   }
 
-  const trigger = (table: Draft): void => {
-    const name = `t${ddl.length}`
+  let triggers = 0
+  const trigger = (table: Draft, ddl: Array<string>): void => {
+    const name = `t${triggers++}`
     const changeable = table.columns.filter(({ generated, name }) => !generated && name !== "id" && name !== "region")
     const define = (body: string, when: string, options = ""): void => {
       ddl.push(
         `CREATE FUNCTION ${name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ${body} END $$`,
-        `CREATE ${options.includes("DEFERRED") ? "CONSTRAINT " : ""}TRIGGER ${name} ${when} ON ${table.ref} ${options} ` +
+        `CREATE ${
+          options.includes("DEFERRED") ? "CONSTRAINT " : ""
+        }TRIGGER ${name} ${when} ON ${table.ref} ${options} ` +
           `EXECUTE FUNCTION ${name}()`
       )
     }
@@ -205,7 +210,11 @@ export const makeWorld = (seed: number): World => {
         )
       case 3:
         return table.suffix === "" || table.parent !== undefined
-          ? define(`PERFORM write_log('A'); RETURN NULL;`, "AFTER INSERT OR UPDATE", "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW")
+          ? define(
+            `PERFORM write_log('A'); RETURN NULL;`,
+            "AFTER INSERT OR UPDATE",
+            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+          )
           : undefined
       case 4:
         return define("RETURN NULL;", "BEFORE DELETE", "FOR EACH ROW")
@@ -230,7 +239,12 @@ export const makeWorld = (seed: number): World => {
     }
   }
   for (let i = random.weighted([[3, 0], [3, 1], [2, 2]]); i > 0; i--) {
-    trigger(random.pick(drafts.filter((table) => table !== log)))
+    trigger(random.pick(drafts.filter((table) => table !== log)), ddl)
+  }
+  const changes: Array<Array<string>> = []
+  if (random.chance(0.3)) trigger(random.pick(plain), changes[0] = [])
+  else if (random.chance(0.2)) {
+    changes.push(["ALTER TABLE items ADD FOREIGN KEY (id) REFERENCES users ON DELETE CASCADE NOT VALID"])
   }
   if (random.chance(0.2)) {
     // Where rows are unique, ON CONFLICT may be asked for, which a rule forbids.
@@ -277,11 +291,15 @@ export const makeWorld = (seed: number): World => {
     const ref = `v${i}`
     switch (random.below(4)) {
       case 0: {
-        const base = random.pick(random.chance(0.3) && writable.length > 0 ? writable : tables.filter((t) => t !== made.get(log)))
+        const base = random.pick(
+          random.chance(0.3) && writable.length > 0 ? writable : tables.filter((t) => t !== made.get(log))
+        )
         const columns = base.columns.filter(({ generated }) => !generated)
         const condition = random.chance(0.5) ? ` WHERE ${identifier(columns[0]!.name)} > 0` : ""
         ddl.push(
-          `CREATE VIEW ${ref} AS SELECT ${columns.map(({ name }) => identifier(name)).join(", ")} FROM ${base.ref}${condition}`
+          `CREATE VIEW ${ref} AS SELECT ${
+            columns.map(({ name }) => identifier(name)).join(", ")
+          } FROM ${base.ref}${condition}`
         )
         const view = { ref, columns }
         relations.push(view)
@@ -315,6 +333,7 @@ export const makeWorld = (seed: number): World => {
   return {
     seed,
     ddl,
+    changes,
     tables,
     relations,
     writable,
@@ -326,7 +345,9 @@ export const makeWorld = (seed: number): World => {
 
 const tableDdl = ({ columns, constraints, holdsRows, parent, ref, suffix }: Draft): string => {
   if (parent !== undefined && !parent.holdsRows) return `CREATE TABLE ${ref} PARTITION OF ${parent.ref} ${suffix}`
-  const own = parent === undefined ? columns : columns.filter(({ name }) => !parent.columns.some((c) => c.name === name))
+  const own = parent === undefined
+    ? columns
+    : columns.filter(({ name }) => !parent.columns.some((c) => c.name === name))
   const parts = own.map(({ generated, name, type }) => {
     const from = columns.find((column) => column.type === types.int && column.name !== "id" && !column.generated)
     return `${identifier(name)} ${type.sql}` +

@@ -208,8 +208,22 @@ export class Writes extends Queries {
       [5, ""],
       [3, " RETURNING *"],
       [1, ` RETURNING ${some.map((name) => `${qualifier}${identifier(name)}`).join(", ")}`],
-      [1, ` RETURNING ${some.map((name) => `${qualifier}${identifier(name)} AS c_${name.replaceAll(" ", "_").toLowerCase()}`).join(", ")}`],
-      [1, ` RETURNING ${some.map((name) => `old.${identifier(name)} AS ${identifier(`old_${name}`)}, new.${identifier(name)}`).join(", ")}`],
+      [
+        1,
+        ` RETURNING ${
+          some.map((name) => `${qualifier}${identifier(name)} AS c_${name.replaceAll(" ", "_").toLowerCase()}`).join(
+            ", "
+          )
+        }`
+      ],
+      [
+        1,
+        ` RETURNING ${
+          some.map((name) => `old.${identifier(name)} AS ${identifier(`old_${name}`)}, new.${identifier(name)}`).join(
+            ", "
+          )
+        }`
+      ],
       [0.5, " RETURNING old.*, new.*"],
       [0.5, ` RETURNING ${qualifier}id AS user_id, 1 AS id`]
     ])
