@@ -61,11 +61,7 @@ describe("statements as programs have them", () => {
                 random
               )
               const start = performance.now()
-              const comparison = await compare(database, subject, other).catch((error) => {
-                // PostgreSQL plans what it then may refuse to run; nothing else may fail.
-                expect(String(error), other).toContain("SqlError")
-                return { _tag: "Invalid" } as const
-              })
+              const comparison = await compare(database, subject, other)
               expect(performance.now() - start, other).toBeLessThan(5_000)
               if (comparison._tag !== "Compared") continue
               compared++

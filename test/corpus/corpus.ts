@@ -1,6 +1,7 @@
 // Statements written for these tests, and what PostgreSQL plans to visit for them.
 import type { PGlite } from "@electric-sql/pglite"
 import * as Effect from "effect/Effect"
+import type { SqlError } from "effect/sql/SqlError"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import type { Subject } from "../oracle/subject.ts"
@@ -46,7 +47,9 @@ export const compare = async (database: PGlite, subject: Subject, sql: string): 
   const isFound = (table: string, names: ReadonlyArray<string>): boolean =>
     names.includes(table) || parts.some(({ child, parent }) => child === table && isFound(parent, names))
   if (visited.written.size > 0) {
-    const { all, images, stamps } = await Effect.runPromise(subject.write(sql, parameters))
+    const targets = await attempt(subject.write(sql, parameters))
+    if (targets === undefined) return { _tag: "Invalid" }
+    const { all, images, stamps } = targets.value
     const names = [...stamps, ...images.map(({ table }) => table)]
     return {
       _tag: "Compared",
@@ -54,13 +57,21 @@ export const compare = async (database: PGlite, subject: Subject, sql: string): 
       missed: all ? [] : [...visited.written].filter((table) => !isFound(table, names))
     }
   }
-  const dependencies = await Effect.runPromise(subject.read(sql, parameters))
+  const answer = await attempt(subject.read(sql, parameters))
+  if (answer === undefined) return { _tag: "Invalid" }
+  const dependencies = answer.value
   if (dependencies === undefined) return { _tag: "NotCached" }
   return {
     _tag: "Compared",
     visited: visited.read.size,
     missed: [...visited.read].filter((table) => !isFound(table, dependencies.tables))
   }
+}
+
+// What PostgreSQL plans it may refuse to run. Nothing else may fail.
+const attempt = async <A>(effect: Effect.Effect<A, SqlError>): Promise<{ readonly value: A } | undefined> => {
+  const result = await Effect.runPromise(Effect.option(effect))
+  return result._tag === "None" ? undefined : result
 }
 
 const explain = async (database: PGlite, sql: string) => {

@@ -40,6 +40,7 @@ export const make = Effect.gen(function*() {
     lookup: (key, dependencies) => Effect.sync(() => lookup(key, dependencies)),
     lookupMany: (requests) => Effect.sync(() => requests.map(({ dependencies, key }) => lookup(key, dependencies))),
     store: () => Effect.succeed("refused"),
+    release: () => Effect.void,
     storeMany: (requests) => Effect.succeed(requests.map(() => "refused" as const)),
     invalidate: (targets) => Effect.sync(() => (told.push(targets), lease)),
     changes: Stream.never
