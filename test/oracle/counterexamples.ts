@@ -6,7 +6,6 @@ export interface Counterexample {
   /** Statements that make the tables. */
   readonly setup: string
   readonly query: string
-  readonly parameters?: ReadonlyArray<unknown>
   readonly write: string
   /** Whether the query is asked by a role of its own, in a scope. */
   readonly scoped?: boolean

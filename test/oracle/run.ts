@@ -25,7 +25,7 @@ export interface Size {
   readonly rounds: number
 }
 
-export const usual: Size = { queries: 12, deals: 3, writes: 10, moreWrites: 100, rounds: 8 }
+export const usual: Size = { queries: 12, deals: 3, writes: 10, moreWrites: 220, rounds: 8 }
 
 /** A database inside the process, as a client and by itself: both speak in one session. */
 export const withDatabase = async <A>(
@@ -53,7 +53,10 @@ export const runWorld = async (
   tally: Tally
 ): Promise<ReadonlyArray<Miss>> => {
   const world = makeWorld(seed)
-  await build(database, world)
+  if (!await build(database, world)) {
+    tally.failed++
+    return []
+  }
   const random = new Random(seed + 2)
   return Effect.runPromise(Effect.scoped(Effect.provide(
     Effect.gen(function*() {
@@ -80,7 +83,8 @@ export const runWorld = async (
   )))
 }
 
-const build = async (database: PGlite, world: World): Promise<void> => {
+/** Whether PostgreSQL takes it all: not a view that compares what cannot be compared. */
+const build = async (database: PGlite, world: World): Promise<boolean> => {
   await database.exec(
     "SET client_min_messages = error; DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS archive CASCADE; " +
       "CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO public"
@@ -89,9 +93,11 @@ const build = async (database: PGlite, world: World): Promise<void> => {
     try {
       await database.exec(statement)
     } catch (cause) {
+      if (/^CREATE (?:MATERIALIZED )?VIEW/.test(statement)) return false
       throw new Error(`world ${world.seed}: ${statement}`, { cause })
     }
   }
+  return true
 }
 
 /** How many times a mistake could have shown. */
