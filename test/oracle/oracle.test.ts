@@ -5,7 +5,7 @@ import { emptyTally } from "./judge.ts"
 import { effective, runWorld, showMiss, summary, usual, withDatabase } from "./run.ts"
 
 const firstSeed = 1
-const worlds = 20
+const worlds = 28
 
 it(
   "no invalidation is missed in generated databases",
