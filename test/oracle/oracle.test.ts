@@ -9,7 +9,7 @@ const worlds = 28
 
 it(
   "no invalidation is missed in generated databases",
-  { timeout: 300_000 },
+  { timeout: 600_000 },
   () =>
     withDatabase(create, async (database, client) => {
       const tally = emptyTally()
