@@ -310,11 +310,11 @@ export class Named<K, A, E> {
   dependenciesOf(key: K): Dependency.DependencySet {
     const { dependencies } = this.options
     return Dependency.makeSet(
-      [
+      this.engine.naming.of(undefined).dependencies([
         this.dependencyOf(key),
         ...(dependencies === undefined ? [] : dependencies(key)),
         ...this.policy.dependencies
-      ],
+      ]),
       { autoInvalidate: this.policy.autoInvalidate, basis: this.basis }
     )
   }
