@@ -88,7 +88,8 @@ const makeProcess = (
     refreshes.push(outcome)
     refreshed.call(tally, outcome)
   }
-  const flights = new Flights([], maxRefreshes === undefined ? {} : { maxRefreshes })
+  // However small the steps of its callers are, a flight takes its own.
+  const flights = new Flights([Scheduler.MaxOpsBeforeYield], maxRefreshes === undefined ? {} : { maxRefreshes })
   const health = StoreHealth.make(tally, { timed: store.shared })
   const reader = new Reader({ store, flights, health, tally, lookupTimeoutMillis: 50 })
   const reading = (options: Options = {}): Reading<number, string> => {
@@ -584,20 +585,17 @@ describe("flights", () => {
       database.behave = Effect.never
       // Whoever can yields after each step, so that each of them is one before which it may be interrupted.
       const reading = world.read().pipe(Effect.provideService(Scheduler.MaxOpsBeforeYield, 3))
-      let least = 0
       for (let steps = 0; steps < 300; steps++) {
         const fiber = yield* Effect.forkChild(reading, { startImmediately: true })
         for (let i = 0; i < steps; i++) yield* Effect.yieldNow
         yield* Fiber.interrupt(fiber)
         yield* settled
-        if (database.asked === 0) least = steps
         assert.deepStrictEqual(
           [world.flights.size, database.running, world.claiming.owed()],
           [0, 0, 0],
           `after ${steps} steps`
         )
       }
-      assert.isAbove(least, 5)
       assert.isAbove(database.interrupted, 50)
       yield* calm({ database, processes, ...world })
     }))
@@ -605,7 +603,6 @@ describe("flights", () => {
   it.effect("the same for several at once", () =>
     Effect.gen(function*() {
       const { claiming, database, flights, reader, reading } = yield* shared(1)
-      claiming.ways.latency = Effect.yieldNow
       database.behave = Effect.never
       const all = reader.fetchMany(["a", "b"].map((key) => reading({ key })), () => {}).pipe(
         Effect.provideService(Scheduler.MaxOpsBeforeYield, 3)
