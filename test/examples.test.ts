@@ -12,6 +12,7 @@ import type { Report } from "../examples/demo/report.ts"
 import { Screen } from "../examples/demo/Screen.ts"
 import * as Invalidation from "../examples/invalidation.ts"
 import * as Quickstart from "../examples/quickstart.ts"
+import * as Stale from "../examples/stale.ts"
 import * as Tenants from "../examples/tenants.ts"
 import * as Pglite from "./support/pglite.ts"
 import * as Postgres from "./support/postgres.ts"
@@ -53,6 +54,16 @@ describe("examples", () => {
         "by key": ["miss", "hit"],
         "by row": ["miss", "miss", "miss"],
         "by table": ["miss", "miss", "miss"]
+      })
+    }))
+
+  it.live("stale", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Stale.program, {
+        first: "miss",
+        readers: ["stale"],
+        anew: "hit",
+        changed: "miss"
       })
     }))
 
