@@ -96,7 +96,7 @@ export interface CachedSqlClientOptions {
   readonly invalidationTimeout?: Duration.Input | undefined
   /**
    * How many values are read anew in the background at once: under `staleWhileRevalidate` and `refreshAhead`. Beyond,
-   * what is stale is served and not refreshed. Defaults to 10.
+   * what is stale is served and not refreshed. Each takes a connection of the pool while it reads. Defaults to 5.
    */
   readonly maxRefreshes?: number | undefined
   /**
@@ -307,7 +307,7 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
     namespace: options.namespace === undefined ? undefined : Options.text(owner, "namespace", options.namespace),
     lookupTimeoutMillis: Options.millis(owner, "lookupTimeout", options.lookupTimeout, 50),
     invalidationTimeoutMillis: Options.millis(owner, "invalidationTimeout", options.invalidationTimeout, 250),
-    maxRefreshes: Options.count(owner, "maxRefreshes", options.maxRefreshes, 10),
+    maxRefreshes: Options.count(owner, "maxRefreshes", options.maxRefreshes, 5),
     remoteChanges: Options.flag(owner, "remoteChanges", options.remoteChanges) ?? true,
     catalogIntervalMillis: options.catalogInterval === false
       ? undefined
