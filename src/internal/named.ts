@@ -495,12 +495,13 @@ export const collect = <A, E>(
     const values = new Array<A>(count)
     const failed = Deferred.makeUnsafe<never, E>()
     return Effect.raceFirst(
-      Effect.as(
+      Effect.flatMap(
         getMany((place, exit) => {
           if (Exit.isSuccess(exit)) values[place] = exit.value
           else Deferred.doneUnsafe(failed, exit as Exit.Exit<never, E>)
         }),
-        values
+        // All may be there before the race has heard of a failure.
+        () => Deferred.isDoneUnsafe(failed) ? Deferred.await(failed) : Effect.succeed(values)
       ),
       Deferred.await(failed)
     )
