@@ -1,5 +1,4 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -11,15 +10,15 @@ import { SqlClient, SqlError } from "effect/sql"
 import * as TestClock from "effect/testing/TestClock"
 import * as fc from "fast-check"
 import { CachedQuery, CachedSqlClient, CacheStore, Dependency, Invalidator, QueryCache } from "../src/index.ts"
+import * as Stub from "./bench/stub.ts"
 import * as EncodedStore from "./support/encodedStore.ts"
 import * as FlakyStore from "./support/flakyStore.ts"
 import * as Logs from "./support/logs.ts"
-import * as Pglite from "./support/pglite.ts"
 import { Down, makeUsers, messageOf, NotFound, statuses, write } from "./support/users.ts"
 
 const test = CachedSqlClient.layerTest(() => [])
 const over = (store: Layer.Layer<CacheStore.CacheStore>, options?: CachedSqlClient.CachedSqlClientOptions) =>
-  CachedSqlClient.layer(options).pipe(Layer.provide([store, Pglite.layer()]))
+  CachedSqlClient.layer(options).pipe(Layer.provide([store, Stub.layer([])]))
 
 const lost = Effect.fail(
   new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause: new Error("lost"), operation: "execute" }) })

@@ -116,10 +116,14 @@ const jsonCodec = (schema: Pure<any>) => {
     encode: Schema.encodeUnknownExit(json),
     decode: Schema.decodeUnknownSync(json),
     version: [schema.ast, SchemaAST.toType(schema.ast), json.ast].map((ast) =>
-      JSON.stringify(SchemaRepresentation.toRepresentation(ast))
+      JSON.stringify(SchemaRepresentation.toRepresentation(ast), written)
     ).join("\n")
   }
 }
+
+/** What JSON has no text for, or one for all. */
+const written = (_: string, part: unknown): unknown =>
+  typeof part === "bigint" || part instanceof RegExp ? `${typeof part} ${part}` : part
 
 const tagged = (tag: string, encoded: Exit.Exit<unknown, unknown>): string | undefined => {
   if (Exit.isFailure(encoded)) return undefined
