@@ -271,7 +271,10 @@ export class Named<K, A, E> {
         AnyTransaction.transactionOf(fiber.context) === undefined
           ? Effect.ignoreCause(this.refresh(key, query))
           : transactions.afterCommit(Effect.withFiber((after) => {
-            if (this.objection(after) === undefined) reader.refresh(after, this.readingOf(key, query), 0)
+            const reading = this.readingOf(key, query)
+            if (this.objection(after) === undefined && !isUnserved(this.engine, reading.dependencies())) {
+              reader.refresh(after, reading, 0)
+            }
             return Effect.void
           }))
       )
