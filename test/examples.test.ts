@@ -1,9 +1,10 @@
 // The examples, run as they are. Those with a store of their own bring the real thing.
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Layer, Redacted } from "effect"
+import { ConfigProvider, Effect, Layer, Option, Redacted } from "effect"
 import { CacheStore } from "effect-query-cache"
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import * as Batching from "../examples/batching.ts"
 import * as Composition from "../examples/composition.ts"
 import * as Redis from "../examples/demo-redis.ts"
 import * as Upstash from "../examples/demo-upstash.ts"
@@ -11,6 +12,7 @@ import * as Demo from "../examples/demo/demo.ts"
 import type { Report } from "../examples/demo/report.ts"
 import { Screen } from "../examples/demo/Screen.ts"
 import * as Invalidation from "../examples/invalidation.ts"
+import * as Keyed from "../examples/keyed.ts"
 import * as Quickstart from "../examples/quickstart.ts"
 import * as Stale from "../examples/stale.ts"
 import * as Tenants from "../examples/tenants.ts"
@@ -39,6 +41,30 @@ describe("examples", () => {
         second: ["bypass", "hit", "hit"],
         scores: { before: 10, same: 10, now: 99 },
         batches: [["miss"], ["hit"]]
+      })
+    }))
+
+  it.effect("batching", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Batching.program, {
+        first: [90],
+        second: [10],
+        missing: [[1], []],
+        renamed: "renamed",
+        transaction: { inside: ["inside"], queries: [1] },
+        scoped: [2, 2],
+        again: ["hit", "hit"]
+      })
+    }))
+
+  it.effect("keyed", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Keyed.program, {
+        readThrough: [["miss"], ["hit"], ["hit", "miss", "miss"], ["hit", "hit", "miss"]],
+        cacheAside: ["hit", "hit"],
+        writeThrough: [["hit"], Option.some("Countess")],
+        after: ["Failure", Option.some("Countess")],
+        rollback: Option.some("Countess")
       })
     }))
 
