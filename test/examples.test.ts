@@ -11,6 +11,8 @@ import * as Demo from "../examples/demo/demo.ts"
 import type { Report } from "../examples/demo/report.ts"
 import { Screen } from "../examples/demo/Screen.ts"
 import * as Invalidation from "../examples/invalidation.ts"
+import * as Live from "../examples/live.ts"
+import * as Materialized from "../examples/materialized.ts"
 import * as Quickstart from "../examples/quickstart.ts"
 import * as Tenants from "../examples/tenants.ts"
 import * as Pglite from "./support/pglite.ts"
@@ -53,6 +55,23 @@ describe("examples", () => {
         "by key": ["miss", "hit"],
         "by row": ["miss", "miss", "miss"],
         "by table": ["miss", "miss", "miss"]
+      })
+    }))
+
+  it.live("materialized", () =>
+    Effect.gen(function*() {
+      const { after, before, error, first, kept, known, same } = yield* Materialized.program
+      assert.deepStrictEqual([first, before], [[166_833, 167_167, 166_500], [166_833, 167_167, 166_500]])
+      assert.deepStrictEqual([after, kept], [[1_166_833, 167_167, 166_500], [1_166_833, 167_167, 166_500]])
+      assert.deepStrictEqual({ error, known, same }, { error: "no connection", known: true, same: true })
+    }))
+
+  it.live("live", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Live.program, {
+        first: [100, 100, 100],
+        second: [70, 70, 70],
+        third: [0, 0, 0]
       })
     }))
 
