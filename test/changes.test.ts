@@ -325,6 +325,17 @@ describe("changes of others", () => {
       })
     ))
 
+  it.live("whoever listens after others have left does not wait for the next probe", () =>
+    others(({ at, here }) =>
+      Effect.gen(function*() {
+        const first = Stream.runHead(QueryCache.changes(count(here)))
+        yield* at(first)
+        const began = performance.now()
+        for (let i = 0; i < 5; i++) yield* at(first)
+        assert.isBelow(performance.now() - began, 900)
+      })
+    ))
+
   it.live(
     "a message that is lost, and is the last, is made up for",
     () =>
