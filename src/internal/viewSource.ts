@@ -66,6 +66,8 @@ export interface SourceOptions<A, E> {
 export type Need = "first" | "valid" | "newer" | "read"
 
 interface Current<A> {
+  readonly value: A
+  /** The same, as a reader gets it: made once. */
   readonly exit: Exit.Exit<A>
   readonly id: string
   readonly parts: Parts
@@ -181,33 +183,29 @@ export class ViewSource<A, E> {
     )
   }
 
-  /** Takes over what is in the store, if it is news. The value is answered if it satisfies the need. */
+  /**
+   * Takes over what is in the store, if it is news. The value is answered if the need is satisfied: what is valid there
+   * tells that what was read later, here, is valid too.
+   */
   private take(
     kept: CacheStore.Hit | CacheStore.Stale,
     need: Need,
     nowMillis: number
   ): Effect.Effect<{ readonly value: A } | undefined> {
-    return Effect.suspend(() => {
+    return Effect.gen({ self: this }, function*() {
       const { id, parts, value } = kept.value as Snapshot
       const { costMillis, storedAtMillis } = kept
       const { current } = this
       const readAtMillis = storedAtMillis - costMillis
-      const isOwn = id === current?.id
-      const isNewer = !isOwn && (current === undefined || readAtMillis > current.readAtMillis)
-      const ageMillis = nowMillis - readAtMillis
+      const isNews = current === undefined || (id !== current.id && readAtMillis > current.readAtMillis)
+      if (isNews) {
+        yield* this.become({ value: value as A, id, parts, readAtMillis, costMillis })
+        this.options.engine.tally.viewed("taken")
+      }
       const { firstDelayMillis, timeToLiveMillis } = this.options
-      const satisfies = need === "first"
-        ? ageMillis < Math.min(firstDelayMillis, timeToLiveMillis)
-        : need === "valid"
-        ? isOwn || isNewer
-        : need === "newer" && isNewer
-      const answer = satisfies ? { value: value as A } : undefined
-      if (!isNewer) return Effect.succeed(answer)
-      this.options.engine.tally.viewed("taken")
-      return Effect.as(
-        this.become({ exit: Exit.succeed(value as A), id, parts, readAtMillis, costMillis }),
-        answer
-      )
+      const isYoung = nowMillis - readAtMillis < Math.min(firstDelayMillis, timeToLiveMillis)
+      const isSatisfied = need === "valid" || (need === "newer" && isNews) || (need === "first" && isYoung)
+      return isSatisfied ? { value: isNews ? value as A : current.value } : undefined
     })
   }
 
@@ -265,7 +263,7 @@ export class ViewSource<A, E> {
       const costMillis = Number(clock.currentTimeNanosUnsafe() - begun) / 1e6
       const id = `${this.id}.${this.ids++}`
       const parts = noted.toParts()
-      yield* this.become({ exit: Exit.succeed(exit.value), id, parts, readAtMillis, costMillis })
+      yield* this.become({ value: exit.value, id, parts, readAtMillis, costMillis })
       this.options.engine.tally.viewed("read")
       return Exit.succeed({ id, parts, value: exit.value, costMillis })
     })
@@ -298,9 +296,9 @@ export class ViewSource<A, E> {
     })
   }
 
-  private become(current: Current<A>): Effect.Effect<void> {
+  private become(current: Omit<Current<A>, "exit">): Effect.Effect<void> {
     return Effect.suspend(() => {
-      this.current = current
+      this.current = { ...current, exit: Exit.succeed(current.value) }
       this.noted = undefined
       return this.options.engine.changes.announce({ stamps: this.news.stamps, images: [], all: false }, undefined)
     })
