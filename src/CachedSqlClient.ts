@@ -9,7 +9,7 @@
  */
 import { PgClient } from "@effect/sql-pg"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Reactivity from "effect/reactivity/Reactivity"
@@ -23,12 +23,14 @@ import * as CachePolicy from "./CachePolicy.ts"
 import * as CacheScope from "./CacheScope.ts"
 import * as CacheStore from "./CacheStore.ts"
 import * as Fingerprinter from "./Fingerprinter.ts"
+import { transactionOf } from "./internal/anyTransaction.ts"
 import { Changes } from "./internal/changes.ts"
 import { CurrentConsulted } from "./internal/consulted.ts"
 import * as Deliveries from "./internal/delivery.ts"
 import type { Engine } from "./internal/engine.ts"
 import { Flights } from "./internal/flights.ts"
-import { effectsOf, Forms } from "./internal/forms.ts"
+import { Forms } from "./internal/forms.ts"
+import * as Naming from "./internal/naming.ts"
 import * as Options from "./internal/options.ts"
 import * as Woken from "./internal/reactivity.ts"
 import { Reader } from "./internal/reader.ts"
@@ -103,6 +105,13 @@ export interface CachedSqlClientOptions {
    * What is *served* does not depend on it. Defaults to `true`.
    */
   readonly remoteChanges?: boolean | undefined
+  /**
+   * How often the database's catalog is read again, for changes of the schema that others make: views, triggers, foreign
+   * keys. It is read when the layer is built, after each statement of the program that changes the schema, and after
+   * `Invalidator.invalidate({ all: true })`. Defaults to 1 minute. With `false` no catalog is read and names stand for
+   * themselves: a write is a write to the table it names and to nothing else.
+   */
+  readonly catalogInterval?: Duration.Input | false | undefined
 }
 
 /**
@@ -170,7 +179,9 @@ export const layerNoDeps = (
  * @since 0.1.0
  */
 export const layerNoop: Layer.Layer<Services, never, PgClient.PgClient> = Layer.effectContext(
-  Effect.suspend(() => Effect.flatMap(PgClient.PgClient, (client) => make(client, { ...resolve(), noop: true })))
+  Effect.suspend(() =>
+    Effect.flatMap(PgClient.PgClient, (client) => make(client, { ...resolve({ catalogInterval: false }), noop: true }))
+  )
 ).pipe(
   Layer.provideMerge(Fingerprinter.layer),
   Layer.provide([
@@ -246,7 +257,7 @@ export const layerTest = (
         Context.add(TestDatabase, { queries })
       ))
   ).pipe(Layer.provide(Reactivity.layer))
-  return layer(options).pipe(
+  return layer({ ...options, catalogInterval: false }).pipe(
     Layer.provideMerge(database),
     Layer.provide(CacheStore.layerMemory())
   )
@@ -268,6 +279,7 @@ interface Settings {
   readonly invalidationTimeoutMillis: number
   readonly maxRefreshes: number
   readonly remoteChanges: boolean
+  readonly catalogIntervalMillis: number | undefined
   readonly noop: boolean
 }
 
@@ -281,7 +293,8 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
     "lookupTimeout",
     "invalidationTimeout",
     "maxRefreshes",
-    "remoteChanges"
+    "remoteChanges",
+    "catalogInterval"
   ])
   const policy = CachePolicy.resolve(options.policy ?? {})
   return {
@@ -296,6 +309,9 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
     invalidationTimeoutMillis: Options.millis(owner, "invalidationTimeout", options.invalidationTimeout, 250),
     maxRefreshes: Options.count(owner, "maxRefreshes", options.maxRefreshes, 10),
     remoteChanges: Options.flag(owner, "remoteChanges", options.remoteChanges) ?? true,
+    catalogIntervalMillis: options.catalogInterval === false
+      ? undefined
+      : Options.millis(owner, "catalogInterval", options.catalogInterval, 60_000),
     noop: false
   }
 }
@@ -460,22 +476,29 @@ const make = Effect.fnUntraced(function*(
     return flights.interruptAll
   })
   yield* changes.run
-  const delivery = yield* Deliveries.make({
-    namespace,
-    store,
-    flights: {
-      detach: (targets) => {
-        for (const { flights } of peers) flights.detach(targets)
-      }
-    },
-    announce: (targets, clock) =>
-      Effect.forEach(peers, ({ changes }) => changes.announce(targets, clock), { discard: true }),
-    health,
-    tally,
-    timeoutMillis: settings.invalidationTimeoutMillis
+  const naming = yield* Naming.make({
+    client,
+    analyzer,
+    interval: settings.catalogIntervalMillis === undefined ? undefined : Duration.millis(settings.catalogIntervalMillis)
   })
+  const delivery = naming.observe(
+    yield* Deliveries.make({
+      namespace,
+      store,
+      flights: {
+        detach: (targets) => {
+          for (const { flights } of peers) flights.detach(targets)
+        }
+      },
+      announce: (targets, clock) =>
+        Effect.forEach(peers, ({ changes }) => changes.announce(targets, clock), { discard: true }),
+      health,
+      tally,
+      timeoutMillis: settings.invalidationTimeoutMillis
+    })
+  )
   const transactions = new Transactions(client, current, delivery)
-  const invalidator = Invalidator.make(transactions)
+  const invalidator = Invalidator.make(transactions, naming)
 
   const engine: Engine = {
     facts: { namespace, schemaVersion: settings.schemaVersion, session: target.session },
@@ -486,22 +509,35 @@ const make = Effect.fnUntraced(function*(
     delivery,
     changes,
     transactions,
+    naming,
     tally,
     rules: settings.rules,
     layerPolicy: settings.policy,
     names: new Set(),
     noop: settings.noop
   }
-  const forms = new Forms({ engine, analyzer })
+  const forms = new Forms({ engine })
+
+  // A connection that is taken may be the only one: what its statements mean is found out before.
+  const ready = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.withFiber((fiber) =>
+      naming.of(undefined).isKnown || transactionOf(fiber.context) !== undefined
+        ? effect
+        : Effect.andThen(naming.settled, effect)
+    )
 
   const reserve = Effect.withFiber<any, SqlError, Scope.Scope>((fiber) => {
     if (appliedScope(fiber.getRef(CacheScope.CurrentScope)) !== "") {
       return Effect.die(new Error("CacheScope.provide: a reserved connection cannot be put in a scope"))
     }
-    return Effect.flatMap(client.reserve, (connection) => {
-      const observed = observeConnection(connection, (sql) => effectsOf(analyzer.analyze(sql)), transactions, delivery)
+    return ready(Effect.flatMap(client.reserve, (connection) => {
+      const effectsOf = (sql: string) => {
+        const names = naming.of(undefined)
+        return names.effectsOf(names.analyze(sql))
+      }
+      const observed = observeConnection(connection, effectsOf, transactions, delivery)
       return Effect.as(Effect.addFinalizer(() => observed.close), observed.connection)
-    })
+    }))
   })
 
   const mailbox = (keys: Woken.Keys, effect: Effect.Effect<any, any, any>): Effect.Effect<any, any, any> =>
@@ -523,7 +559,7 @@ const make = Effect.fnUntraced(function*(
     let withoutTransforms: PgClient.PgClient | undefined
     const self: PgClient.PgClient = Object.assign(tag, base, {
       unsafe: (sql: string, params?: ReadonlyArray<unknown>) => statements.wrap(base.unsafe(sql, params)),
-      withTransaction: transactions.withTransaction,
+      withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => ready(transactions.withTransaction(effect)),
       reactive: (keys: Woken.Keys, effect: Effect.Effect<any, any, any>) =>
         Stream.unwrap(Effect.map(mailbox(keys, effect), Stream.fromQueue)),
       reactiveMailbox: mailbox,

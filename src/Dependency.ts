@@ -38,6 +38,8 @@ export type Dependency = Table | Row | Tag | Key
 export interface Table {
   readonly _tag: "Table"
   readonly table: string
+  /** Where it was named with one. */
+  readonly schema?: string | undefined
 }
 
 /**
@@ -49,6 +51,8 @@ export interface Table {
 export interface Row {
   readonly _tag: "Row"
   readonly table: string
+  /** Where it was named with one. */
+  readonly schema?: string | undefined
   /** Column names in order, each with its value as text, or `null`. */
   readonly columns: ReadonlyArray<readonly [name: string, value: string | null]>
 }
@@ -92,15 +96,16 @@ const owner = "Dependency"
  *
  * **Details**
  *
- * The name is taken as PostgreSQL stores it: `"Orders"` is not `orders`. A
- * schema in front of it is accepted and not yet used: `public.orders` and
- * `archive.orders` are one dependency, which invalidates too much and never too
- * little. A name that itself contains a dot is written in double quotes.
+ * The name is taken as PostgreSQL stores it: `"Orders"` is not `orders`. Without
+ * a schema it means what the search_path makes of it. The name of a view stands
+ * for the tables that it reads. A name that itself contains a dot is written in
+ * double quotes. Where no catalog is read (`QueryAnalyzer.layerDeclared`)
+ * schemas are left out: `public.orders` and `archive.orders` are one dependency.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const table = (name: string): Table => ({ _tag: "Table", table: tableName(name) })
+export const table = (name: string): Table => ({ _tag: "Table", ...tableName(name) })
 
 /**
  * A whole table, by its bare name exactly as PostgreSQL stores it: dots and
@@ -137,7 +142,7 @@ export const row = (table: string, columns: { readonly [column: string]: RowValu
   if (names.length === 0) throw new InvalidOptionError(owner, "columns", columns, "an object with at least one column")
   return {
     _tag: "Row",
-    table: tableName(table),
+    ...tableName(table),
     columns: names.sort(byCodeUnit).map((name) => [columnName(name), rowValue(name, columns[name])] as const)
   }
 }
@@ -293,6 +298,8 @@ export interface Targets {
   readonly stamps: ReadonlyArray<string>
   readonly images: ReadonlyArray<Image>
   readonly all: boolean
+  /** The schema may have changed too. Implies `all`. */
+  readonly schema?: true | undefined
 }
 
 /**
@@ -321,6 +328,14 @@ export const explicitTargets = (dependencies: Iterable<Dependency>): Targets =>
  * @since 0.1.0
  */
 export const allTargets: Targets = { stamps: [], images: [], all: true }
+
+/**
+ * Everything in the namespace, and what is known of the schema.
+ *
+ * @category sets
+ * @since 0.1.0
+ */
+export const schemaTargets: Targets = { ...allTargets, schema: true }
 
 /**
  * The stamp that stands for every known row of a table.
@@ -400,21 +415,28 @@ const plain = /^[A-Za-z_][\w$]*$/
 // Whatever could be read as part of a stamp's own punctuation is quoted.
 const name = (text: string): string => plain.test(text) ? text : JSON.stringify(text)
 
-const tableName = (text: string): string => {
+const tableName = (text: string): { readonly table: string; readonly schema?: string } => {
   if (typeof text !== "string" || text.length === 0) {
     throw new InvalidOptionError(owner, "table", text, "a string that is not empty")
   }
-  return name(lastPart(text))
-}
-
-// The last part of a dotted name, in which a part may stand in double quotes.
-const lastPart = (text: string): string => {
-  const match = /(?:^|\.)(?:"((?:[^"]|"")+)"|([^".]+))$/.exec(text)
+  // The last parts of a dotted name, in which a part may stand in double quotes.
+  const match = /(?:(?:^|\.)(?:"((?:[^"]|"")+)"|([^".]+))\.|^)(?:"((?:[^"]|"")+)"|([^".]+))$/.exec(text)
   if (match === null) {
     throw new InvalidOptionError(owner, "table", text, "a table name, with or without its schema")
   }
-  return match[1] !== undefined ? match[1].replaceAll("\"\"", "\"") : match[2]
+  const schema = match[1]?.replaceAll("\"\"", "\"") ?? match[2]
+  const table = name(match[3]?.replaceAll("\"\"", "\"") ?? match[4]!)
+  return schema === undefined ? { table } : { table, schema }
 }
+
+/**
+ * The name of a relation as PostgreSQL stores it, from the way it is written in
+ * stamps.
+ *
+ * @category stamps
+ * @since 0.1.0
+ */
+export const relationOf = (table: string): string => table.startsWith("\"") ? JSON.parse(table) : table
 
 const columnName = (text: string): string => {
   if (text.length === 0) throw new InvalidOptionError(owner, "columns", text, "named")

@@ -12,7 +12,10 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { InvalidOptionError } from "./CacheError.ts"
+import { CurrentScope } from "./CacheScope.ts"
 import * as Dependency from "./Dependency.ts"
+import { transactionOf } from "./internal/anyTransaction.ts"
+import type { Naming } from "./internal/naming.ts"
 import * as Options from "./internal/options.ts"
 import type { Transactions } from "./internal/transactions.ts"
 
@@ -49,7 +52,7 @@ export interface InvalidationTargets {
   readonly tags?: ReadonlyArray<string> | undefined
   /** Every answer with one of these keys. */
   readonly keys?: ReadonlyArray<Dependency.Key> | undefined
-  /** Everything in the namespace. */
+  /** Everything in the namespace. The database's catalog is read anew, too. */
   readonly all?: true | undefined
 }
 
@@ -114,17 +117,31 @@ export const invalidating: {
  * @category constructors
  * @since 0.1.0
  */
-export const make = (transactions: Transactions): Invalidator["Service"] =>
-  Invalidator.of({ invalidate: (targets) => Effect.suspend(() => transactions.invalidate(resolve(targets))) })
+export const make = (transactions: Transactions, naming: Naming): Invalidator["Service"] =>
+  Invalidator.of({
+    invalidate: (targets) =>
+      Effect.suspend(() => {
+        const named = resolve(targets)
+        if (named === "all") return transactions.invalidate(Dependency.schemaTargets)
+        const invalidate = (waited: boolean): Effect.Effect<void> =>
+          Effect.withFiber((fiber) => {
+            const names = naming.of(fiber.getRef(CurrentScope))
+            return names.isKnown || waited || transactionOf(fiber.context) !== undefined
+              ? transactions.invalidate(names.targets(named))
+              : Effect.andThen(naming.settled, invalidate(true))
+          })
+        return invalidate(false)
+      })
+  })
 
 const owner = "Invalidator.invalidate"
 
-const resolve = (targets: InvalidationTargets): Dependency.Targets => {
+const resolve = (targets: InvalidationTargets): ReadonlyArray<Dependency.Dependency> | "all" => {
   Options.known(owner, targets, ["tables", "rows", "tags", "keys", "all"])
   if (targets.all !== undefined && targets.all !== true) {
     throw new InvalidOptionError(owner, "all", targets.all, "true or absent")
   }
-  if (targets.all) return Dependency.allTargets
+  if (targets.all) return "all"
   const dependencies = [
     ...list("tables", targets.tables).map(Dependency.table),
     ...list("tags", targets.tags).map(Dependency.tag),
@@ -135,7 +152,7 @@ const resolve = (targets: InvalidationTargets): Dependency.Targets => {
     targets.tables === undefined && targets.tags === undefined && targets.rows === undefined &&
     targets.keys === undefined
   ) throw new InvalidOptionError(owner, "targets", targets, "an object with tables, rows, tags, keys or all")
-  return Dependency.explicitTargets(dependencies)
+  return dependencies
 }
 
 const list = <A>(option: string, value: ReadonlyArray<A> | undefined): ReadonlyArray<A> => {

@@ -39,7 +39,10 @@ import * as Dependency from "./Dependency.ts"
 import * as Parser from "./internal/analysis/parser.ts"
 import * as Statement from "./internal/analysis/statement.ts"
 import * as Text from "./internal/analysis/text.ts"
-import type { Declared, ObjectionCode } from "./internal/analysis/walk.ts"
+import type { Declared, Name, ObjectionCode } from "./internal/analysis/walk.ts"
+import { Bodies } from "./internal/catalog/bodies.ts"
+import type { Catalog } from "./internal/catalog/model.ts"
+import { judge, type Path, stampsOfName } from "./internal/catalog/reach.ts"
 import * as Memo from "./internal/memo.ts"
 import * as Options from "./internal/options.ts"
 
@@ -57,7 +60,37 @@ import * as Options from "./internal/options.ts"
  */
 export class QueryAnalyzer extends Context.Service<QueryAnalyzer, {
   readonly analyze: (sql: string) => Analysis
+  /**
+   * Where there is one, the client reads the database's catalog and asks what it
+   * returns instead.
+   */
+  readonly bind?: ((schema: BoundSchema) => BoundAnalyzer) | undefined
 }>()("effect-query-cache/QueryAnalyzer") {}
+
+/**
+ * The catalog that an analyzer is bound to.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface BoundSchema {
+  readonly catalog: Catalog
+  /** Names of temporary tables that connections of the pool may have. */
+  readonly temporary: ReadonlySet<string>
+}
+
+/**
+ * Tells what a statement reads and writes by the definitions of the tables,
+ * views, functions and triggers that its names stand for.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface BoundAnalyzer {
+  readonly analyze: (sql: string, path: Path) => Analysis
+  /** What a relation stands for that a program names: none where there is no such relation. */
+  readonly stamps: (name: Name, path: Path, access: "read" | "write") => ReadonlySet<string>
+}
 
 /**
  * What a text comes to.
@@ -84,6 +117,17 @@ export interface Read {
    * `"all"` such a query is left alone.
    */
   readonly timeDependent: boolean
+  /**
+   * Why the answer may be kept under a `CacheScope` only, if so: row security
+   * policies apply to what it reads, or it calls `current_user`,
+   * `current_setting()` or their like.
+   */
+  readonly scoped?: { readonly code: RefusalCode; readonly detail: string } | undefined
+  /**
+   * Tells one definition of the tables, views and functions behind it from
+   * another, where a catalog is known: part of every key.
+   */
+  readonly schema?: string | undefined
 }
 
 /**
@@ -100,6 +144,8 @@ export interface Write {
   readonly reads: ReadonlyArray<string>
   /** Whether it may have written anything else: CALL, DO, EXECUTE, TRUNCATE ... CASCADE, a function nobody knows. */
   readonly all: boolean
+  /** Of those, what may have written it: a function, a trigger, a kind of statement. */
+  readonly culprit?: string | undefined
   /** Whether a failure means that nothing was written. Not so for CALL, DO, COMMIT PREPARED and several statements. */
   readonly atomic: boolean
   /**
@@ -199,6 +245,7 @@ export type RefusalCode =
   | "too-deep"
   | "parser-restarting"
   | "undeclared"
+  | "catalog-unknown"
 
 /**
  * The parser could not be loaded: `libpg-query` is missing, or there is no
@@ -240,6 +287,12 @@ export interface AnalyzerOptions {
    * that calls them invalidates only the tables it names.
    */
   readonly readOnlyFunctions?: ReadonlyArray<string> | undefined
+  /**
+   * Functions of the program's own with the tables they write to, by themselves
+   * or as triggers: `{ audit: ["audit_log"] }`. It takes the place of what their
+   * bodies say, which may be nothing that can be read.
+   */
+  readonly writes?: { readonly [name: string]: ReadonlyArray<string> } | undefined
 }
 
 /**
@@ -263,27 +316,47 @@ export interface AnalyzerOptions {
  * @since 0.1.0
  */
 export const layer = (options?: AnalyzerOptions): Layer.Layer<QueryAnalyzer, AnalyzerLoadError> => {
-  Options.known(owner, options, ["capacity", "stableFunctions", "readOnlyFunctions"])
+  Options.known(owner, options, ["capacity", "stableFunctions", "readOnlyFunctions", "writes"])
   const capacity = Options.count(owner, "capacity", options?.capacity, defaultCapacity)
   const declared: Declared = {
     stable: functionNames("stableFunctions", options?.stableFunctions),
-    readOnly: functionNames("readOnlyFunctions", options?.readOnlyFunctions)
+    readOnly: functionNames("readOnlyFunctions", options?.readOnlyFunctions),
+    writes: functionWrites(options?.writes)
   }
   return Layer.effect(
     QueryAnalyzer,
-    Effect.map(loadParser, (parser) => {
-      const memo = Memo.make<Analysis>({ capacity, maxBytes })
-      return QueryAnalyzer.of({
-        analyze: (sql) => {
-          const known = memo.get(sql)
-          if (known !== undefined) return known
-          const analysis = analyzeText(parser, declared, sql)
-          if (analysis !== restarting) memo.set(sql, analysis)
-          return analysis
+    Effect.map(loadParser, (parser) =>
+      QueryAnalyzer.of({
+        analyze: remembered(capacity, (sql) => analyzeText(parser, declared, sql)),
+        bind: ({ catalog, temporary }) => {
+          const bodies = new Bodies(parser, declared)
+          const schema = { catalog, bodies, declared, temporary }
+          const byPath = new Map<Path, (sql: string) => Analysis>()
+          return {
+            analyze: (sql, path) => {
+              let analyze = byPath.get(path)
+              if (analyze === undefined) {
+                const judged = judge(schema, path)
+                byPath.set(path, analyze = remembered(capacity, (sql) => analyzeText(parser, declared, sql, judged)))
+              }
+              return analyze(sql)
+            },
+            stamps: (name, path, access) => stampsOfName(schema, path, name, access)
+          }
         }
-      })
-    })
+      }))
   )
+}
+
+const remembered = (capacity: number, analyze: (sql: string) => Analysis): (sql: string) => Analysis => {
+  const memo = Memo.make<Analysis>({ capacity, maxBytes })
+  return (sql) => {
+    const known = memo.get(sql)
+    if (known !== undefined) return known
+    const analysis = analyze(sql)
+    if (analysis !== restarting) memo.set(sql, analysis)
+    return analysis
+  }
 }
 
 /**
@@ -355,18 +428,10 @@ export const layerDeclared = (options: DeclaredOptions): Layer.Layer<QueryAnalyz
     throw new InvalidOptionError(ownerDeclared, "declare", declare, "a function from SQL text to a declaration")
   }
   const capacity = Options.count(ownerDeclared, "capacity", options.capacity, defaultCapacity)
-  return Layer.sync(QueryAnalyzer, () => {
-    const memo = Memo.make<Analysis>({ capacity, maxBytes })
-    return QueryAnalyzer.of({
-      analyze: (sql) => {
-        const known = memo.get(sql)
-        if (known !== undefined) return known
-        const analysis = declaredAnalysis(declare, sql)
-        memo.set(sql, analysis)
-        return analysis
-      }
-    })
-  })
+  return Layer.sync(
+    QueryAnalyzer,
+    () => QueryAnalyzer.of({ analyze: remembered(capacity, (sql) => declaredAnalysis(declare, sql)) })
+  )
 }
 
 const loadParser = Effect.tryPromise({
@@ -394,9 +459,29 @@ const functionNames = (option: string, names: ReadonlyArray<string> | undefined)
   return new Set(names)
 }
 
+const functionWrites = (writes: AnalyzerOptions["writes"]): Declared["writes"] => {
+  const declared = new Map<string, ReadonlyArray<Name>>()
+  for (const [name, tables] of Object.entries(writes ?? {})) {
+    if (!Array.isArray(tables)) throw new InvalidOptionError(owner, `writes.${name}`, tables, "a list of table names")
+    declared.set(
+      name,
+      tables.map((table) => {
+        const named = Dependency.table(table)
+        return { name: Dependency.relationOf(named.table), schema: named.schema }
+      })
+    )
+  }
+  return declared
+}
+
 const restarting = Statement.refused("parser-restarting", "", "anything")
 
-const analyzeText = (parser: Parser.Parser, declared: Declared, sql: string): Analysis => {
+const analyzeText = (
+  parser: Parser.Parser,
+  declared: Declared,
+  sql: string,
+  judge?: Statement.Judge
+): Analysis => {
   // Neither reaches the server as it stands here: a NUL ends the text early, a lone surrogate becomes another sign.
   if (/[\0\p{Surrogate}]/u.test(sql)) return Statement.refused("unparsable", "not a text that can be sent", "anything")
   if (sql.length > maxLength) return tooLong
@@ -407,7 +492,7 @@ const analyzeText = (parser: Parser.Parser, declared: Declared, sql: string): An
   const parsed = parser.parse(text)
   switch (parsed._tag) {
     case "Parsed":
-      return Statement.analyze(parsed.statements, declared)
+      return Statement.analyze(parsed.statements, declared, judge)
     case "Rejected":
       return text === sql
         ? Statement.refused("unparsable", `at character ${parsed.position}`, "anything")

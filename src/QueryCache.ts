@@ -267,6 +267,7 @@ export const explain = (
         sql: undefined,
         verdict: "bypass",
         reason: "undecorated",
+        detail: undefined,
         fingerprint: undefined,
         dependencies: []
       })
@@ -287,9 +288,12 @@ export interface Explanation {
    * Why it would bypass the cache: a `QueryAnalyzer.RefusalCode`, or `not-a-read`,
    * `time-dependent`, `effect-table` (these two under the strategy `"all"`),
    * `uncached`, `rule`, `transaction`, `unserved`, `parameters`, `raw`, `noop`,
-   * `undecorated`. Of a `write`: the code under which it may have written anything.
+   * `undecorated`. Of a `write` that invalidates everything: the code under which it may have written anything,
+   * `opaque-write` or `schema-change`.
    */
   readonly reason: string | undefined
+  /** What the reason is about: a function, table, trigger or clause. Never a value. */
+  readonly detail: string | undefined
   readonly fingerprint: string | undefined
   /** What it depends on, or what it invalidates: tables, rows, `#tags`, `@keys`; `*` is everything. */
   readonly dependencies: ReadonlyArray<string>

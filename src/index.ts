@@ -7,6 +7,7 @@
  * @since 0.1.0
  */
 export * as CachedQuery from "./CachedQuery.ts"
+export * as CachedResolver from "./CachedResolver.ts"
 export * as CachedSqlClient from "./CachedSqlClient.ts"
 export * as CacheError from "./CacheError.ts"
 export * as CacheMetrics from "./CacheMetrics.ts"

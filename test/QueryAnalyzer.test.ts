@@ -13,12 +13,18 @@ const load = (layer: ReturnType<typeof QueryAnalyzer.layer>) =>
 const analyze = await load(QueryAnalyzer.layer())
 
 const read = (...tables: ReadonlyArray<string>): Analysis => ({ _tag: "Read", tables, timeDependent: false })
+const scoped = (detail: string): Analysis => ({
+  _tag: "Read",
+  tables: [],
+  timeDependent: false,
+  scoped: { code: "session-dependent", detail }
+})
 const timed = (...tables: ReadonlyArray<string>): Analysis => ({ _tag: "Read", tables, timeDependent: true })
 const write = (tables: ReadonlyArray<string>, options?: Partial<QueryAnalyzer.Write>): Analysis => ({
   _tag: "Write",
   tables,
   reads: [],
-  all: false,
+  all: options?.culprit !== undefined,
   atomic: true,
   control: [],
   ...options
@@ -190,26 +196,26 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
       write(["t", "u", "v"])
     ],
     ["WITH d AS (SELECT * FROM s FOR UPDATE) DELETE FROM t USING d", write(["t"], { reads: ["s"] })],
-    ["INSERT INTO t SELECT unheard_of(a) FROM s", write(["t"], { reads: ["s"], all: true })],
-    ["UPDATE pg_catalog.pg_settings SET setting = '1'", write(["pg_settings"], { all: true })]
+    ["INSERT INTO t SELECT unheard_of(a) FROM s", write(["t"], { reads: ["s"], culprit: "unheard_of" })],
+    ["UPDATE pg_catalog.pg_settings SET setting = '1'", write(["pg_settings"], { culprit: "system catalog" })]
   ],
   "other statements that write": [
     ["TRUNCATE a, b.c RESTART IDENTITY", write(["a", "c"])],
-    ["TRUNCATE a CASCADE", write(["a"], { all: true })],
+    ["TRUNCATE a CASCADE", write(["a"], { culprit: "TRUNCATE CASCADE" })],
     ["COPY t FROM STDIN", write(["t"])],
     ["COPY t (a, b) FROM '/x' WITH (FORMAT csv) WHERE a > 1", write(["t"])],
-    ["COPY t FROM STDIN WHERE unheard_of(a)", write(["t"], { all: true })],
+    ["COPY t FROM STDIN WHERE unheard_of(a)", write(["t"], { culprit: "unheard_of" })],
     ["COPY (DELETE FROM t RETURNING *) TO STDOUT", write(["t"])],
     ["REFRESH MATERIALIZED VIEW CONCURRENTLY v", write(["v"])],
-    ["CALL p(1)", write([], { all: true, atomic: false })],
-    ["DO $$ BEGIN DELETE FROM t; END $$", write([], { all: true, atomic: false })],
-    ["EXECUTE q(1)", write([], { all: true })],
-    ["COMMIT PREPARED 'x'", write([], { all: true, atomic: false })],
+    ["CALL p(1)", write([], { culprit: "p", atomic: false })],
+    ["DO $$ BEGIN DELETE FROM t; END $$", write([], { culprit: "DO", atomic: false })],
+    ["EXECUTE q(1)", write([], { culprit: "EXECUTE" })],
+    ["COMMIT PREPARED 'x'", write([], { culprit: "COMMIT PREPARED", atomic: false })],
     ["EXPLAIN ANALYZE DELETE FROM t", write(["t"])],
     ["EXPLAIN (VERBOSE, ANALYZE on, FORMAT json) INSERT INTO t SELECT * FROM s", write(["t"], { reads: ["s"] })],
     ["EXPLAIN (ANALYZE 1) UPDATE t SET a = 1", write(["t"])],
     ["EXPLAIN (ANALYZE false, ANALYZE) UPDATE t SET a = 1", write(["t"])],
-    ["EXPLAIN ANALYZE EXECUTE q", write([], { all: true })]
+    ["EXPLAIN ANALYZE EXECUTE q", write([], { culprit: "EXECUTE" })]
   ],
   "changes of the schema": [
     ["CREATE TABLE t (a int)", ddl],
@@ -282,8 +288,8 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
       "SELECT * FROM s; DELETE FROM t; INSERT INTO u SELECT * FROM v",
       write(["t", "u"], { reads: ["s", "v"], atomic: false })
     ],
-    ["DELETE FROM t; SELECT unheard_of()", write(["t"], { all: true, atomic: false })],
-    ["DELETE FROM t; CREATE TABLE u ()", write(["t"], { all: true, atomic: false })],
+    ["DELETE FROM t; SELECT unheard_of()", write(["t"], { culprit: "unheard_of", atomic: false })],
+    ["DELETE FROM t; CREATE TABLE u ()", write(["t"], { culprit: "DDL", atomic: false })],
     [
       "BEGIN; DELETE FROM t; SAVEPOINT x; COMMIT AND CHAIN",
       write(["t"], {
@@ -383,19 +389,18 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
   ],
   "who asks": [
     ...["current_user", "session_user", "user", "current_role", "current_catalog", "current_schema"]
-      .map((name) => [`SELECT ${name}`, refused("session-dependent", name)] as const),
+      .map((name) => [`SELECT ${name}`, scoped(name)] as const),
     ...[
       "current_setting('a')",
       "current_schemas(true)",
-      "pg_backend_pid()",
       "version()",
-      "txid_current()",
-      "pg_current_xact_id()",
-      "inet_client_addr()",
       "current_database()",
       "has_table_privilege('t', 'select')"
     ]
-      .map((call) => [`SELECT ${call}`, refused("session-dependent", call.slice(0, call.indexOf("(")))] as const)
+      .map((call) => [`SELECT ${call}`, scoped(call.slice(0, call.indexOf("(")))] as const),
+    ...["pg_backend_pid()", "txid_current()", "pg_current_xact_id()", "inet_client_addr()"]
+      .map((call) => [`SELECT ${call}`, refused("session-dependent", call.slice(0, -2))] as const),
+    ["SELECT current_user, pg_backend_pid()", refused("session-dependent", "pg_backend_pid")]
   ],
   "catalogs, temporary tables, system columns, locks, samples": [
     ["SELECT * FROM pg_class", refused("system-catalog", "pg_class")],
@@ -469,7 +474,8 @@ describe("QueryAnalyzer.layer", () => {
   it("believes what is declared of functions", async () => {
     const analyze = await load(QueryAnalyzer.layer({
       stableFunctions: ["similarity", "geo.distance", "pg_typeof"],
-      readOnlyFunctions: ["uuid_generate_v4"]
+      readOnlyFunctions: ["uuid_generate_v4"],
+      writes: { audit: ["log.audit"] }
     }))
     assert.deepStrictEqual(analyze("SELECT Similarity(a, $1) FROM t"), read("t"))
     assert.deepStrictEqual(analyze("SELECT geo.distance(a, $1) FROM t"), read("t"))
@@ -478,7 +484,11 @@ describe("QueryAnalyzer.layer", () => {
     assert.deepStrictEqual(analyze("SELECT x.similarity(a)"), refused("unknown-function", "x.similarity", "anything"))
     assert.deepStrictEqual(analyze("SELECT uuid_generate_v4()"), refused("volatile-function", "uuid_generate_v4"))
     assert.deepStrictEqual(analyze("INSERT INTO t VALUES (uuid_generate_v4())"), write(["t"]))
-    assert.deepStrictEqual(analyze("INSERT INTO t VALUES (geo.distance(1), other())"), write(["t"], { all: true }))
+    assert.deepStrictEqual(
+      analyze("INSERT INTO t VALUES (geo.distance(1), other())"),
+      write(["t"], { culprit: "other" })
+    )
+    assert.deepStrictEqual(analyze("SELECT audit(a) FROM t"), write(["audit"], { reads: ["t"] }))
   })
 
   it("refuses options that mean nothing", () => {
@@ -489,6 +499,8 @@ describe("QueryAnalyzer.layer", () => {
     refuses({ stableFunctions: [""] })
     refuses({ readOnlyFunctions: [1] })
     refuses({ stableFunction: [] })
+    refuses({ writes: { audit: "log" } })
+    refuses({ writes: { audit: [""] } })
     assert.throws(() => QueryAnalyzer.layerDeclared({} as any), InvalidOptionError)
     assert.throws(() => QueryAnalyzer.layerDeclared({ declare: () => undefined, capacity: -1 }), InvalidOptionError)
   })
@@ -532,7 +544,10 @@ describe("long texts", () => {
       analyze(`INSERT INTO t VALUES ${row("((SELECT a FROM s), 1)")}`),
       write(["t"], { reads: ["s"] })
     )
-    assert.deepStrictEqual(analyze(`INSERT INTO t VALUES ${row("(unheard_of(), 1)")}`), write(["t"], { all: true }))
+    assert.deepStrictEqual(
+      analyze(`INSERT INTO t VALUES ${row("(unheard_of(), 1)")}`),
+      write(["t"], { culprit: "unheard_of" })
+    )
     assert.deepStrictEqual(analyze(`SELECT * FROM (VALUES ${row("('today', 1)")}) x`), timed())
     assert.deepStrictEqual(
       analyze(`INSERT INTO t VALUES ${rows((i) => `($${i + 1})`)}; DELETE FROM s`),

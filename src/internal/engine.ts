@@ -10,6 +10,7 @@ import type * as Dependency from "../Dependency.ts"
 import type { Fingerprinter } from "../Fingerprinter.ts"
 import type { Changes } from "./changes.ts"
 import type { Delivery } from "./delivery.ts"
+import type { Naming } from "./naming.ts"
 import type { Reader } from "./reader.ts"
 import type { Rules } from "./rules.ts"
 import type { StoreHealth } from "./storeHealth.ts"
@@ -32,6 +33,8 @@ export interface Engine {
   readonly delivery: Delivery
   readonly changes: Changes
   readonly transactions: Transactions
+  /** What names mean. */
+  readonly naming: Naming
   readonly tally: Tally
   readonly rules: Rules
   /** What holds where a call says nothing. */

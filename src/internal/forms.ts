@@ -13,6 +13,7 @@ import type * as QueryAnalyzer from "../QueryAnalyzer.ts"
 import { type Engine, part } from "./engine.ts"
 import { Habits } from "./habits.ts"
 import * as Memo from "./memo.ts"
+import type { Names } from "./naming.ts"
 import { canonicalOf } from "./parameters.ts"
 import { rowCodec } from "./rowCodec.ts"
 import { isTableOrRow } from "./rules.ts"
@@ -23,16 +24,19 @@ export type Kind = "rows" | "plain" | "values"
 
 export interface FormsOptions {
   readonly engine: Engine
-  readonly analyzer: QueryAnalyzer.QueryAnalyzer["Service"]
 }
 
 export class Form {
   readonly options: FormsOptions
   readonly sql: string
   readonly kind: Kind
+  /** What the names in it mean. */
+  readonly names: Names
   readonly analysis: QueryAnalyzer.Analysis
   readonly effects: Effects
   readonly habits = new Habits()
+  /** Whether the catalog has been read again for the names in it. */
+  isAsked = false
   private readonly plans = new WeakMap<CachePolicy.Resolved, Plan>()
   private lastPolicy: CachePolicy.Resolved | undefined
   private lastPlan: Plan | undefined
@@ -40,12 +44,13 @@ export class Form {
   private lastScope: string | undefined
   private lastSpace = ""
 
-  constructor(options: FormsOptions, sql: string, kind: Kind) {
+  constructor(options: FormsOptions, sql: string, kind: Kind, names: Names) {
     this.options = options
     this.sql = sql
     this.kind = kind
-    this.analysis = options.analyzer.analyze(sql)
-    this.effects = effectsOf(this.analysis)
+    this.names = names
+    this.analysis = names.analyze(sql)
+    this.effects = names.effectsOf(this.analysis)
   }
 
   /** What stands for it in a log: its beginning, without the values in it. */
@@ -55,14 +60,25 @@ export class Form {
 
   /** Whether another look at the text would tell the same. */
   get isLasting(): boolean {
-    return this.analysis._tag !== "Refused" || this.analysis.code !== "parser-restarting"
+    return this.names.isKnown && (this.analysis._tag !== "Refused" || this.analysis.code !== "parser-restarting")
+  }
+
+  /** Whether there is a name in it that means nothing, and nobody has asked whether it does by now. */
+  get isDoubtful(): boolean {
+    return this.analysis._tag === "Refused" && !this.isAsked &&
+      (this.analysis.code === "unknown-relation" || this.analysis.code === "unknown-function")
+  }
+
+  /** Tells one definition of what it reads from another. */
+  get schema(): string {
+    return this.analysis._tag === "Read" ? this.analysis.schema ?? "" : ""
   }
 
   /** The space of its answers: the same under every policy, and one for each scope. */
   spaceOf(scope: CacheScope.Resolved | undefined): string {
     if (this.unscoped === undefined) {
       const { namespace, schemaVersion, session } = this.options.engine.facts
-      this.unscoped = [namespace, schemaVersion, session, this.kind, this.sql].map(part).join("")
+      this.unscoped = [namespace, schemaVersion, session, this.schema, this.kind, this.sql].map(part).join("")
     }
     if (scope === undefined) return this.unscoped
     if (scope.key !== this.lastScope) {
@@ -89,6 +105,8 @@ export class Plan {
   readonly dependencies: Dependency.DependencySet
   /** Why nothing under this plan is cached, if so. */
   readonly refusal: string | undefined
+  /** Why it is not where nobody says who asks. */
+  readonly unscopedRefusal: string | undefined
 
   constructor(form: Form, policy: CachePolicy.Resolved, explicit: boolean) {
     const { rules } = form.options.engine
@@ -98,8 +116,9 @@ export class Plan {
     this.policy = completed === "uncached" ? CachePolicy.complete(policy) : completed
     const tables = tablesOf(form.analysis, this.policy)
     this.refusal = refusalOf(form.analysis, tables, explicit) ?? (completed === "uncached" ? "rule" : undefined)
+    this.unscopedRefusal = form.analysis._tag === "Read" ? form.analysis.scoped?.code : undefined
     this.dependencies = Dependency.makeSet(
-      [...(tables ?? []).map(tableNamed), ...this.policy.dependencies],
+      [...form.names.reads(tables ?? []), ...form.names.dependencies(this.policy.dependencies)],
       { autoInvalidate: this.policy.autoInvalidate }
     )
     form.options.engine.changes.know(this.dependencies.stamps)
@@ -143,6 +162,7 @@ export class QueryKey implements CacheStore.CacheKey {
       const { facts, fingerprinter } = this.form.options.engine
       this.computed = fingerprinter.fingerprint({
         ...facts,
+        schemaVersion: this.form.schema === "" ? facts.schemaVersion : part(this.form.schema) + facts.schemaVersion,
         sql: this.form.sql,
         form: this.form.kind,
         scope: this.scope?.key ?? "",
@@ -161,11 +181,11 @@ export class Forms {
     this.options = options
   }
 
-  get(sql: string, kind: Kind): Form {
-    const key = kind + sql
+  get(sql: string, kind: Kind, names: Names): Form {
+    const key = names.id + kind + sql
     let form = this.forms.get(key)
     if (form === undefined) {
-      form = new Form(this.options, sql, kind)
+      form = new Form(this.options, sql, kind, names)
       if (form.isLasting) this.forms.set(key, form)
       const { analysis } = form
       if (analysis._tag === "Read" || analysis._tag === "Write") this.options.engine.changes.know(analysis.tables)
@@ -173,38 +193,6 @@ export class Forms {
     return form
   }
 }
-
-/** How a statement acts on what is cached. */
-export const effectsOf = (analysis: QueryAnalyzer.Analysis): Effects => {
-  switch (analysis._tag) {
-    case "Read":
-      return nothing
-    case "Write":
-      return {
-        _tag: "Writes",
-        targets: writeTargets(analysis.all ? "anything" : analysis.tables),
-        atomic: analysis.atomic
-      }
-    case "Ddl":
-      return { _tag: "Writes", targets: Dependency.allTargets, atomic: true }
-    case "Session":
-      return { _tag: "Session", control: analysis.control, chain: analysis.chain }
-    case "Refused":
-      return analysis.writes === "nothing"
-        ? nothing
-        : { _tag: "Writes", targets: writeTargets(analysis.writes), atomic: true }
-  }
-}
-
-const nothing: Effects = { _tag: "Nothing" }
-
-const writeTargets = (tables: "anything" | ReadonlyArray<string>): Dependency.Targets =>
-  tables === "anything"
-    ? Dependency.allTargets
-    : Dependency.writeTargets(tables.map(tableNamed))
-
-// The analyzer names tables as dependencies do.
-const tableNamed = (table: string): Dependency.Table => ({ _tag: "Table", table })
 
 // A program that names its tables itself is asked for them where the analyzer knows none.
 const tablesOf = (

@@ -79,12 +79,19 @@ export class Reader {
     kept: CacheStore.Kept,
     nowMillis: number
   ): void {
-    const { dependencies, key, terms } = reading
+    const { terms } = reading
     if (isFresh(kept, terms, nowMillis) && !isAhead(fiber, kept, terms, nowMillis)) return
+    this.refresh(fiber, reading, nowMillis - kept.storedAtMillis)
+  }
+
+  /** Begins to read a value anew that is so old, or older. Nobody waits for it. */
+  refresh<A, E>(fiber: Fiber.Fiber<unknown, unknown>, reading: Reading<A, E>, maxAgeMillis: number): void {
+    const nowMillis = nowOf(fiber)
     // What would not be stored need not be read.
     if (isPaused(reading, nowMillis)) return
+    const { dependencies, key } = reading
     const { flights, tally } = this.options
-    const departure = { maxAgeMillis: nowMillis - kept.storedAtMillis }
+    const departure = { maxAgeMillis }
     const begun = flights.refresh<Landing<A>, E>(
       fiber,
       key,

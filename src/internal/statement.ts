@@ -73,7 +73,7 @@ export const makeStatements = (decoration: Decoration): {
   readonly wrap: (statement: Statement.Statement<any>) => Statement.Statement<any>
 } => {
   const { client, defaultPolicy, engine, forms } = decoration
-  const { reader, tally, transactions } = engine
+  const { naming, reader, tally, transactions } = engine
   const kindOf = (run: Run): Kind | undefined => {
     const kind = kinds[run]
     return kind === "rows" || kind === "plain" ? decoration[kind] : kind
@@ -208,13 +208,14 @@ export const makeStatements = (decoration: Decoration): {
     const kind = kindOf(run) ?? "rows"
     const withoutTransform = run === "withoutTransform" || run === "raw"
     const { strings } = self
+    const names = naming.of(scope)
     let form: Form | undefined
     // With scalar arguments the text depends on the template alone, otherwise on the segments between parameters.
     if (strings !== undefined && allScalars(self.args)) {
       located = self.args
       form = templates[kind].get(strings)
-      if (form === undefined) {
-        form = forms.get(self.inner.compile(withoutTransform)[0], kind)
+      if (form === undefined || form.names !== names) {
+        form = forms.get(self.inner.compile(withoutTransform)[0], kind, names)
         if (form.isLasting) templates[kind].set(strings, form)
       }
       return form
@@ -222,10 +223,10 @@ export const makeStatements = (decoration: Decoration): {
     const parameters: Array<unknown> = []
     const node = tries[withoutTransform ? "plain" : "transformed"].locate(self.inner.segments, parameters)
     form = node?.forms[kind]
-    if (form === undefined) {
+    if (form === undefined || form.names !== names) {
       const [sql, sent] = self.inner.compile(withoutTransform)
       located = sent
-      form = forms.get(sql, kind)
+      form = forms.get(sql, kind, names)
       if (node !== undefined && form.isLasting && areSame(sent, parameters)) node.forms[kind] = form
     } else {
       located = parameters
@@ -241,12 +242,27 @@ export const makeStatements = (decoration: Decoration): {
     parameters === self.args ||
     areSame(self.inner.compile(run === "withoutTransform" || run === "raw")[1], parameters)
 
+  /**
+   * What a statement waits for until it is known what its names mean, if it must. A transaction may have the connection
+   * that would tell.
+   */
+  const unknownNames = (form: Form): Effect.Effect<void> | undefined => {
+    if (form.names.isKnown && !form.isDoubtful || inTransaction) return undefined
+    if (!form.names.isKnown) {
+      return form.analysis._tag === "Session" || form.analysis._tag === "Ddl" ? undefined : naming.settled
+    }
+    form.isAsked = true
+    return naming.renewed
+  }
+
   /** Why a statement under a plan is not answered from the cache here and now, if so. */
   const objection = (plan: Plan, run: Run): string | undefined =>
     run === "raw"
       ? "raw"
       : plan.refusal ??
-        (inTransaction || transactions.isByHand
+        (scope === undefined && plan.unscopedRefusal !== undefined
+          ? plan.unscopedRefusal
+          : inTransaction || transactions.isByHand
           ? "transaction"
           : isUnserved(engine, plan.dependencies)
           ? "unserved"
@@ -256,19 +272,24 @@ export const makeStatements = (decoration: Decoration): {
     self: LazyStatement,
     run: Run,
     fiber: Fiber.Fiber<unknown, unknown>,
-    own: CachePolicy.Resolved | undefined
+    own: CachePolicy.Resolved | undefined,
+    waited = false
   ): Effect.Effect<any, SqlError> => {
     if (fiber.context !== context) look(fiber)
     if (transformer !== undefined) {
       return transformed(self, transformer, (rewritten, fiber) => consult(rewritten, run, fiber, own))
     }
-    if (ambient !== undefined) ambient.witness.consulted++
+    if (ambient !== undefined && !waited) ambient.witness.consulted++
 
     const form = locate(self, run)
     const parameters = located
 
-    if (consulted !== undefined) note(form, explicitPolicy(own) ?? defaultPolicy)
     if (engine.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
+    const wait = waited ? undefined : unknownNames(form)
+    if (wait !== undefined) {
+      return Effect.andThen(wait, Effect.withFiber((fiber) => consult(self, run, fiber, own, true)))
+    }
+    if (consulted !== undefined) note(form, explicitPolicy(own) ?? defaultPolicy)
 
     const explicit = explicitPolicy(own)
     const policy = explicit ?? defaultPolicy
@@ -362,20 +383,36 @@ export const makeStatements = (decoration: Decoration): {
     self: LazyStatement,
     run: Run,
     fiber: Fiber.Fiber<unknown, unknown>,
-    own: CachePolicy.Resolved | undefined
+    own: CachePolicy.Resolved | undefined,
+    waited = false
   ): Effect.Effect<QueryCache.Explanation> => {
     if (fiber.context !== context) look(fiber)
     if (transformer !== undefined) {
       return transformed(self, transformer, (rewritten, fiber) => explain(rewritten, run, fiber, own))
     }
     const form = locate(self, run)
+    const wait = waited ? undefined : unknownNames(form)
+    if (wait !== undefined) {
+      return Effect.andThen(wait, Effect.withFiber((fiber) => explain(self, run, fiber, own, true)))
+    }
     const { analysis, effects, sql } = form
     if (effects._tag === "Writes") {
       const { targets } = effects
       return Effect.succeed({
         sql,
         verdict: "write",
-        reason: analysis._tag === "Refused" ? analysis.code : undefined,
+        reason: analysis._tag === "Refused"
+          ? analysis.code
+          : targets.schema
+          ? "schema-change"
+          : targets.all
+          ? "opaque-write"
+          : undefined,
+        detail: analysis._tag === "Refused"
+          ? analysis.detail
+          : analysis._tag === "Write"
+          ? analysis.culprit
+          : undefined,
         fingerprint: undefined,
         dependencies: targets.all ? ["*"] : targets.stamps.filter(isName)
       })
@@ -395,6 +432,11 @@ export const makeStatements = (decoration: Decoration): {
       sql,
       verdict: reason === undefined ? "cached" : "bypass",
       reason,
+      detail: analysis._tag === "Refused" && analysis.code === reason
+        ? analysis.detail
+        : analysis._tag === "Read" && analysis.scoped?.code === reason
+        ? analysis.scoped?.detail
+        : undefined,
       fingerprint: reason === undefined ? new QueryKey(form, local!, scope).fingerprint : undefined,
       dependencies: plan === undefined ? [] : plan.dependencies.stamps.filter(isName)
     })
@@ -494,30 +536,34 @@ export const makeStatements = (decoration: Decoration): {
     }
     get stream() {
       const self = this
-      return Stream.unwrap(Effect.withFiber((fiber): Effect.Effect<Stream.Stream<any, SqlError>> => {
-        if (fiber.context !== context) look(fiber)
-        if (transformer !== undefined) {
-          return Effect.map(
-            rewrite(self, transformer),
-            (rewritten) => Stream.provideService(rewritten.stream, Statement.CurrentTransformer, undefined)
+      const open = (waited: boolean) =>
+        Effect.withFiber((fiber): Effect.Effect<Stream.Stream<any, SqlError>> => {
+          if (fiber.context !== context) look(fiber)
+          if (transformer !== undefined) {
+            return Effect.map(
+              rewrite(self, transformer),
+              (rewritten) => Stream.provideService(rewritten.stream, Statement.CurrentTransformer, undefined)
+            )
+          }
+          if (ambient !== undefined && !waited) ambient.witness.consulted++
+          const form = forms.get(self.inner.compile()[0], "rows", naming.of(scope))
+          const wait = waited ? undefined : unknownNames(form)
+          if (wait !== undefined) return Effect.andThen(wait, open(true))
+          note(form, explicitPolicy(undefined))
+          const scopeMismatch = inTransaction
+            ? transactions.checkScope(fiber, scope)
+            : appliedScope(scope) === ""
+            ? undefined
+            : Effect.die(new Error("CacheScope.provide: a stream outside a transaction cannot be run in a scope"))
+          if (scopeMismatch !== undefined) return scopeMismatch
+          const stream = self.inner.stream
+          return Effect.succeed(
+            form.effects._tag === "Writes"
+              ? transactions.writeStream(stream, form.effects.targets, form.effects.atomic)
+              : stream
           )
-        }
-        if (ambient !== undefined) ambient.witness.consulted++
-        const form = forms.get(self.inner.compile()[0], "rows")
-        note(form, explicitPolicy(undefined))
-        const scopeMismatch = inTransaction
-          ? transactions.checkScope(fiber, scope)
-          : appliedScope(scope) === ""
-          ? undefined
-          : Effect.die(new Error("CacheScope.provide: a stream outside a transaction cannot be run in a scope"))
-        if (scopeMismatch !== undefined) return scopeMismatch
-        const stream = self.inner.stream
-        return Effect.succeed(
-          form.effects._tag === "Writes"
-            ? transactions.writeStream(stream, form.effects.targets, form.effects.atomic)
-            : stream
-        )
-      }))
+        })
+      return Stream.unwrap(open(false))
     }
     compile(withoutTransform?: boolean) {
       return this.inner.compile(withoutTransform)
@@ -597,8 +643,9 @@ const timedOut = Effect.suspend(() =>
   )
 )
 
-/** A stamp that names a dependency, rather than a shape or all rows of a table. */
-const isName = (stamp: string): boolean => !/\([^"=]*\)$/.test(stamp) || stamp.startsWith("#") || stamp.startsWith("@")
+/** A stamp that names a dependency, rather than a shape or all rows of a table, or a mark between processes. */
+const isName = (stamp: string): boolean =>
+  !/\([^"=]*\)$|^!?[?~%^]/.test(stamp) || stamp.startsWith("#") || stamp.startsWith("@")
 
 const merges = new WeakMap<CachePolicy.Resolved, WeakMap<CachePolicy.Resolved, CachePolicy.Resolved>>()
 

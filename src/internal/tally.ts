@@ -50,9 +50,9 @@ export class Tally {
   }
 
   /** On the hot path: two additions. */
-  hitL1(): void {
-    this.counts.hits++
-    if (++this.unreported >= flushEvery) this.flush()
+  hitL1(count = 1): void {
+    this.counts.hits += count
+    if ((this.unreported += count) >= flushEvery) this.flush()
   }
 
   hitL2(): void {

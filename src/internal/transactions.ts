@@ -44,6 +44,7 @@ export class Touched {
   private stamps = new Set<string>()
   private images: Array<Dependency.Image> = []
   private all = false
+  private schema: true | undefined
 
   constructor(scope: string, outer?: Touched) {
     this.scope = scope
@@ -55,6 +56,7 @@ export class Touched {
   }
 
   add(targets: Dependency.Targets): void {
+    this.schema ??= targets.schema
     if (this.all) return
     if (targets.all || this.stamps.size + this.images.length > maxTouched) {
       this.all = true
@@ -68,7 +70,13 @@ export class Touched {
 
   /** What there is, leaving nothing. */
   take(): Dependency.Targets {
-    const targets: Dependency.Targets = { stamps: [...this.stamps], images: this.images, all: this.all }
+    const targets: Dependency.Targets = {
+      stamps: [...this.stamps],
+      images: this.images,
+      all: this.all,
+      ...(this.schema ? { schema: this.schema } : undefined)
+    }
+    this.schema = undefined
     this.stamps = new Set()
     this.images = []
     this.all = false

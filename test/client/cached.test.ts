@@ -433,6 +433,10 @@ layer(Postgres.layerServer())("QueryCache.cached", (it) => {
       const missing = sql`SELECT * FROM nowhere`.pipe(QueryCache.cached())
       yield* Effect.exit(Effect.all([missing, missing, missing], { concurrency: "unbounded" }))
       yield* base`CREATE TABLE nowhere (id int)`
+      assert.deepStrictEqual(yield* fateOf(missing), ["bypass unknown-relation", []])
+      // The catalog is asked again for each statement once, and by that for all.
+      const found = sql`SELECT id FROM nowhere`.pipe(QueryCache.cached())
+      assert.deepStrictEqual(yield* fateOf(found), ["miss", []])
       assert.deepStrictEqual(yield* fateOf(missing), ["miss", []])
       // One that nobody can encode as a key goes to the database as it is.
       const parameter = (value: unknown) => sql`SELECT ${value}::int AS value`.pipe(QueryCache.cached())

@@ -191,7 +191,12 @@ const play = (world: World, { actors, commits, straggles, waits }: Program) =>
     })
     const processes = yield* Effect.forEach(stores, ({ store }) =>
       Layer.build(
-        CachedSqlClient.layerNoDeps({ namespace: `model ${runs}`, policy: { timeToLive: "1 day" }, ...world.timeouts })
+        CachedSqlClient.layerNoDeps({
+          namespace: `model ${runs}`,
+          policy: { timeToLive: "1 day" },
+          catalogInterval: false,
+          ...world.timeouts
+        })
           .pipe(
             Layer.provide(ModelDatabase.layerClient(model)),
             Layer.provide(Layer.succeedContext(world.analyzer)),

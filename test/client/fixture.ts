@@ -30,8 +30,9 @@ const analyzer = Layer.effect(
 
 /** New tables and an empty cache, on the server in the context. */
 export const layer = <R = never>(options: Options<R> = {}) =>
-  Layer.merge(CachedSqlClient.layerNoDeps(options.cache), Layer.effect(Base, Effect.tap(PgClient.PgClient, tables)))
+  CachedSqlClient.layerNoDeps(options.cache)
     .pipe(
+      Layer.provideMerge(Layer.effect(Base, Effect.tap(PgClient.PgClient, tables))),
       Layer.provideMerge<R, never, CacheStore.CacheStore>(options.store ?? CacheStore.layerMemory()),
       Layer.provide(Postgres.layerClient(options.client)),
       Layer.provideMerge(Fingerprinter.layer),

@@ -297,7 +297,9 @@ layer(Postgres.layerServer())("Review", (it) => {
         assert.strictEqual(yield* told(sql`SELECT random()`), "bypass volatile-function")
         assert.strictEqual(yield* told(sql`DELETE FROM orders WHERE id = 12`), "write")
         yield* sql`CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'`
-        assert.strictEqual(yield* told(sql`SELECT mine()`), "write unknown-function")
+        assert.strictEqual(yield* told(sql`SELECT mine()`), "cached")
+        yield* sql.unsafe(`CREATE FUNCTION other() RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE ''SELECT 1''; END'`)
+        assert.strictEqual(yield* told(sql`SELECT other()`), "write opaque-function")
         assert.strictEqual(yield* QueryCache.uncached(told(query)), "bypass uncached")
         assert.strictEqual(yield* sql.withTransaction(told(query)), "bypass transaction")
         assert.strictEqual(

@@ -563,6 +563,8 @@ layer(servers)("Transactions begun by hand", (it) => {
       yield* Effect.gen(function*() {
         const sql = yield* SqlClient.SqlClient
         const query = nameOf(sql, 1).pipe(QueryCache.cached())
+        // By now it is known what the names mean: the read is sent at once.
+        yield* sql`SELECT 1`
         const early = yield* Effect.forkChild(query, { startImmediately: true })
         yield* sql`BEGIN`
         const write = yield* Effect.forkChild(sql`UPDATE users SET name = 'Mallory' WHERE id = 1`)

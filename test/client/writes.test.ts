@@ -72,11 +72,17 @@ const writes: ReadonlyArray<{
   {
     before: ["CREATE PROCEDURE rename() LANGUAGE sql AS $$ UPDATE users SET name = 'called' $$"],
     sql: "CALL rename()",
-    users: true,
-    orders: true
+    users: true
   },
   {
     before: ["CREATE FUNCTION rename() RETURNS void LANGUAGE sql AS $$ UPDATE users SET name = 'called' $$"],
+    sql: "SELECT rename()",
+    users: true
+  },
+  {
+    before: [`CREATE FUNCTION rename() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+      EXECUTE 'UPDATE users SET name = ''called''';
+    END $$`],
     sql: "SELECT rename()",
     users: true,
     orders: true

@@ -3,7 +3,15 @@ import { PGlite } from "@electric-sql/pglite"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import * as functions from "../../src/internal/analysis/functions.ts"
 
-const lists: { readonly [name: string]: ReadonlySet<string> } = functions
+const { accepted, catalogBound, dynamic, sessionBound, timeBound, volatile } = functions
+const lists: { readonly [name: string]: ReadonlySet<string> } = {
+  accepted,
+  catalogBound,
+  dynamic,
+  sessionBound,
+  timeBound,
+  volatile
+}
 
 // Functions that a statement can call with values of its own, without those that serve types, operators, indexes,
 // aggregates, triggers and handlers alone. A function that also implements an operator is as good as its operator.

@@ -94,6 +94,15 @@ export const sessionBound = words(`
   txid_current txid_current_if_assigned txid_current_snapshot txid_visible_in_snapshot version
 `)
 
+/** Of these, the ones whose answers are the same for all who ask under one scope: who asks, and the settings. */
+export const scopeBound = words(`
+  current_database current_schema current_schemas current_setting current_user get_current_ts_config getpgusername
+  has_any_column_privilege has_column_privilege has_database_privilege has_foreign_data_wrapper_privilege
+  has_function_privilege has_language_privilege has_largeobject_privilege has_parameter_privilege
+  has_schema_privilege has_sequence_privilege has_server_privilege has_table_privilege has_tablespace_privilege
+  has_type_privilege pg_client_encoding pg_has_role row_security_active session_user system_user version
+`)
+
 /** Answers follow from the system catalogs or the server's state. */
 export const catalogBound = words(`
   acldefault aclexplode col_description enum_send fmgr_c_validator fmgr_internal_validator fmgr_sql_validator
@@ -215,3 +224,8 @@ export const dynamic = words(`
   query_to_xml query_to_xml_and_xmlschema query_to_xmlschema schema_to_xml schema_to_xml_and_xmlschema
   schema_to_xmlschema table_to_xml table_to_xml_and_xmlschema table_to_xmlschema ts_rewrite ts_stat
 `)
+
+/** Whether PostgreSQL has a function of this name. */
+export const isBuiltIn = (name: string): boolean =>
+  accepted.has(name) || timeBound.has(name) || sessionBound.has(name) || catalogBound.has(name) || volatile.has(name) ||
+  dynamic.has(name)

@@ -21,6 +21,8 @@ export type Parsed =
 
 export interface Parser {
   readonly parse: (sql: string) => Parsed
+  /** The tree of a `CREATE FUNCTION ... LANGUAGE plpgsql`, or nothing where it cannot be had. */
+  readonly parseFunction: (definition: string) => Node | undefined
 }
 
 interface Wasm {
@@ -28,6 +30,8 @@ interface Wasm {
   readonly _free: (pointer: number) => void
   readonly _wasm_parse_query_raw: (text: number) => number
   readonly _wasm_free_parse_result: (result: number) => void
+  readonly _wasm_parse_plpgsql: (text: number) => number
+  readonly _wasm_free_string: (text: number) => void
   readonly getValue: (pointer: number, type: "i32") => number
   readonly lengthBytesUTF8: (text: string) => number
   readonly stringToUTF8: (text: string, pointer: number, bytes: number) => void
@@ -52,37 +56,58 @@ export const load = async (): Promise<Parser> => {
       .finally(() => starting = undefined)
   }
 
-  const parse = (sql: string): Parsed => {
+  const guarded = <A>(run: (wasm: Wasm) => A, restarting: A, trapped: A): A => {
     if (wasm === undefined) {
       restart()
-      return { _tag: "Restarting" }
+      return restarting
     }
     const host = (globalThis as Host).process
     const exitCode = host?.exitCode
     try {
-      return run(wasm, sql)
+      return run(wasm)
     } catch {
       // Out of memory, PostgreSQL exits: that is meant for the instance, not for the program around it.
       if (host !== undefined) host.exitCode = exitCode
       wasm = undefined
       restart()
-      return { _tag: "Trapped" }
+      return trapped
     }
   }
+  const parse = (sql: string): Parsed =>
+    guarded<Parsed>((wasm) => run(wasm, sql), { _tag: "Restarting" }, { _tag: "Trapped" })
 
   const probe = parse("SELECT 1")
   if (probe._tag !== "Parsed" || probe.statements.length !== 1) {
     throw new Error("effect-query-cache: this version of libpg-query does not answer as expected")
   }
-  return { parse }
+  return {
+    parse,
+    parseFunction: (definition) => guarded((wasm) => runFunction(wasm, definition), undefined, undefined)
+  }
 }
 
-// Nothing is freed when this throws: the instance is given up as a whole.
-const run = (wasm: Wasm, sql: string): Parsed => {
+const enter = (wasm: Wasm, sql: string): number => {
   const bytes = wasm.lengthBytesUTF8(sql) + 1
   const text = wasm._malloc(bytes)
   if (text === 0) throw new Error("out of memory")
   wasm.stringToUTF8(sql, text, bytes)
+  return text
+}
+
+// Nothing is freed when these throw: the instance is given up as a whole.
+const runFunction = (wasm: Wasm, definition: string): Node | undefined => {
+  const text = enter(wasm, definition)
+  const result = wasm._wasm_parse_plpgsql(text)
+  if (result === 0) throw new Error("out of memory")
+  const answer = wasm.UTF8ToString(result, maxTreeBytes)
+  wasm._wasm_free_string(result)
+  wasm._free(text)
+  // What is no object says what is wrong.
+  return answer.startsWith("{") ? JSON.parse(answer) : undefined
+}
+
+const run = (wasm: Wasm, sql: string): Parsed => {
+  const text = enter(wasm, sql)
   const result = wasm._wasm_parse_query_raw(text)
   if (result === 0) throw new Error("out of memory")
   // PgQueryParseResult: tree, standard error, error; PgQueryError: message, function, file, line, position.

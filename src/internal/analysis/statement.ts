@@ -6,16 +6,66 @@ import type { Analysis, Refused, Session, Write } from "../../QueryAnalyzer.ts"
 import type { Node } from "./parser.ts"
 import * as Walk from "./walk.ts"
 
-export const analyze = (statements: ReadonlyArray<Node>, declared: Walk.Declared): Analysis => {
+export const analyze = (
+  statements: ReadonlyArray<Node>,
+  declared: Walk.Declared,
+  judge: Judge = byNames
+): Analysis => {
   switch (statements.length) {
     case 0:
       return refused("empty", "no statement", "nothing")
     case 1:
-      return single(statements[0], declared)
+      return conclude(draft(statements[0], declared), judge)
     default:
-      return several(statements.map((statement) => single(statement, declared)))
+      return several(statements.map((statement) => conclude(draft(statement, declared), judge)))
   }
 }
+
+/** What becomes of the names in a text. */
+export interface Verdict {
+  /** As dependencies name them. */
+  readonly reads: Iterable<string>
+  readonly writes: Iterable<string>
+  /** What may write anywhere, if something may. */
+  readonly opaque: string | undefined
+  readonly objections: ReadonlyArray<Walk.Objection>
+  readonly timeDependent: boolean
+  /** Tells one definition of all that it reaches from another, where definitions are known. */
+  readonly schema?: string | undefined
+}
+
+export type Judge = (facts: Walk.Facts) => Verdict
+
+/** Judges by the names alone, without their schemas. */
+const byNames: Judge = (facts) => ({
+  reads: dependencies(facts.reads.values()),
+  writes: dependencies(facts.writes.values()),
+  opaque: facts.writesCatalog
+    ? "system catalog"
+    : hasCascade(facts)
+    ? "TRUNCATE CASCADE"
+    : facts.objections.find((objection) => objection.mayWrite)?.detail,
+  objections: facts.objections,
+  timeDependent: facts.timeDependent
+})
+
+// It goes on to tables that only the catalog knows.
+const hasCascade = (facts: Walk.Facts): boolean => {
+  for (const target of facts.writes.values()) if (target.operations.has("truncate cascade")) return true
+  return false
+}
+
+const dependencies = (names: Iterable<Walk.Name>): ReadonlyArray<string> => [
+  ...new Set(Array.from(names, ({ name }) => fromRelation(name).table))
+]
+
+/** A statement before the names in it are judged. */
+export type Draft =
+  | { readonly _tag: "Query"; readonly facts: Walk.Facts }
+  | { readonly _tag: "Call"; readonly facts: Walk.Facts }
+  /** A statement around a query whose answer is not the query's. */
+  | { readonly _tag: "Around"; readonly what: string; readonly inner: Draft }
+  | { readonly _tag: "Known"; readonly analysis: Analysis }
 
 export const refused = (code: Refused["code"], detail: string, writes: Refused["writes"]): Refused => ({
   _tag: "Refused",
@@ -35,23 +85,28 @@ const other = session("other")
 
 const write = (
   tables: Iterable<string>,
-  options?: { reads?: Iterable<string>; all?: boolean; atomic?: boolean; control?: ReadonlyArray<Session> }
+  options?: {
+    reads?: Iterable<string>
+    culprit?: string | undefined
+    atomic?: boolean
+    control?: ReadonlyArray<Session>
+  }
 ): Write => ({
   _tag: "Write",
-  tables: dependencies(tables),
-  reads: dependencies(options?.reads ?? []),
-  all: options?.all === true,
+  tables: [...tables].sort(),
+  reads: [...options?.reads ?? []].sort(),
+  all: options?.culprit !== undefined,
+  ...(options?.culprit === undefined ? {} : { culprit: options.culprit }),
   atomic: options?.atomic !== false,
   control: options?.control ?? []
 })
 
-const dependencies = (relations: Iterable<string>): ReadonlyArray<string> =>
-  Array.from(relations, (name) => fromRelation(name).table).sort()
+const known = (analysis: Analysis): Draft => ({ _tag: "Known", analysis })
 
 /** Writes that nobody can name. */
-const anything = (atomic: boolean): Write => write([], { all: true, atomic })
+const anything = (culprit: string, atomic: boolean): Write => write([], { culprit, atomic })
 
-const single = (statement: Node, declared: Walk.Declared): Analysis => {
+export const draft = (statement: Node, declared: Walk.Declared): Draft => {
   const type = Object.keys(statement)[0] ?? ""
   const node = statement[type] as Node
   switch (type) {
@@ -59,37 +114,43 @@ const single = (statement: Node, declared: Walk.Declared): Analysis => {
     case "InsertStmt":
     case "UpdateStmt":
     case "DeleteStmt":
-    case "MergeStmt":
-      return query(statement, declared)
+    case "MergeStmt": {
+      const facts = Walk.walk(statement, declared)
+      return facts.createsTable ? known({ _tag: "Ddl" }) : { _tag: "Query", facts }
+    }
 
     case "TransactionStmt":
-      return transaction(node)
+      return known(transaction(node))
 
     case "TruncateStmt":
-      // CASCADE goes on to tables that only the catalog knows.
-      return write(relations(node.relations), { all: node.behavior === "DROP_CASCADE" })
+      return targets(
+        (node.relations as ReadonlyArray<{ readonly RangeVar: Walk.RangeVar }>).map(({ RangeVar }) => RangeVar),
+        node.behavior === "DROP_CASCADE" ? "truncate cascade" : "truncate"
+      )
 
     case "RefreshMatViewStmt":
-      return write(relations([node.relation]))
+      return targets([node.relation as Walk.RangeVar], "refresh")
 
     case "CopyStmt":
       return copy(node, declared)
 
     case "ExplainStmt":
-      return explain(node, declared)
+      return { _tag: "Around", what: "EXPLAIN", inner: runs(node) ? draft(node.query as Node, declared) : known(other) }
 
     case "DeclareCursorStmt":
       // The query runs as rows are fetched, in the same transaction: what it may write is counted here.
-      return unanswered("DECLARE CURSOR", single(node.query as Node, declared))
+      return { _tag: "Around", what: "DECLARE CURSOR", inner: draft(node.query as Node, declared) }
 
     // The text behind the name is a single SELECT, VALUES or write.
     case "ExecuteStmt":
-      return anything(true)
+      return known(anything("EXECUTE", true))
 
-    // These may commit in between.
     case "CallStmt":
+      return { _tag: "Call", facts: Walk.walk(node.funccall, declared) }
+
+    // It may commit in between, as a procedure may.
     case "DoStmt":
-      return anything(false)
+      return known(anything("DO", false))
 
     case "CheckPointStmt":
     case "ClosePortalStmt":
@@ -108,56 +169,35 @@ const single = (statement: Node, declared: Walk.Declared): Analysis => {
     case "VacuumStmt":
     case "VariableSetStmt":
     case "VariableShowStmt":
-      return other
+      return known(other)
 
     // Whatever else the grammar has changes the schema, or is newer than this list.
     default:
-      return { _tag: "Ddl" }
+      return known({ _tag: "Ddl" })
   }
 }
 
-const query = (statement: Node, declared: Walk.Declared): Analysis => {
-  const facts = Walk.walk(statement, declared)
-  if (facts.createsTable) return { _tag: "Ddl" }
-  const unknown = facts.objections.find((objection) => objection.mayWrite)
-  if (facts.writes.size > 0) {
-    return write(facts.writes, { reads: facts.reads, all: facts.writesCatalog || unknown !== undefined })
-  }
-  const objection = unknown ?? facts.objections[0]
-  if (objection !== undefined) {
-    return refused(objection.code, objection.detail, objection.mayWrite ? "anything" : "nothing")
-  }
-  return { _tag: "Read", tables: dependencies(facts.reads), timeDependent: facts.timeDependent }
+const targets = (relations: ReadonlyArray<Walk.RangeVar>, operation: Walk.Operation): Draft => {
+  const facts = Walk.noFacts()
+  for (const relation of relations) Walk.addTarget(facts, relation, [operation])
+  return { _tag: "Query", facts }
 }
 
-/** A statement around a query whose answer is not the query's: what is left is what the query writes. */
-const unanswered = (what: string, inner: Analysis): Analysis => {
-  switch (inner._tag) {
-    case "Write":
-    case "Ddl":
-      return inner
-    default:
-      return refused("not-a-query", what, inner._tag === "Refused" ? inner.writes : "nothing")
-  }
-}
-
-const copy = (node: Node, declared: Walk.Declared): Analysis => {
-  if (node.query !== undefined) return unanswered("COPY TO", single(node.query as Node, declared))
-  if (node.is_from !== true) return refused("not-a-query", "COPY TO", "nothing")
+const copy = (node: Node, declared: Walk.Declared): Draft => {
+  if (node.query !== undefined) return { _tag: "Around", what: "COPY TO", inner: draft(node.query as Node, declared) }
+  if (node.is_from !== true) return known(refused("not-a-query", "COPY TO", "nothing"))
   const facts = Walk.walk(node.whereClause, declared)
-  return write(relations([node.relation]), {
-    reads: facts.reads,
-    all: facts.objections.some((objection) => objection.mayWrite)
-  })
+  Walk.addTarget(facts, node.relation as unknown as Walk.RangeVar, ["insert"])
+  return { _tag: "Query", facts }
 }
 
-const explain = (node: Node, declared: Walk.Declared): Analysis => {
-  let runs = false
+/** Whether EXPLAIN runs the statement. */
+const runs = (node: Node): boolean => {
+  let analyzes = false
   for (const { DefElem: option } of (node.options ?? []) as ReadonlyArray<{ readonly DefElem: Node }>) {
-    if (option.defname === "analyze") runs = !isOff(option.arg as Node | undefined)
+    if (option.defname === "analyze") analyzes = !isOff(option.arg as Node | undefined)
   }
-  const inner = runs ? single(node.query as Node, declared) : other
-  return unanswered("EXPLAIN", inner)
+  return analyzes
 }
 
 // As PostgreSQL reads a boolean option; whatever it would refuse counts as on.
@@ -166,6 +206,41 @@ const isOff = (arg: Node | undefined): boolean => {
   if (text !== undefined) return text.toLowerCase() === "false" || text.toLowerCase() === "off"
   const number = arg?.Integer as { readonly ival?: number } | undefined
   return number !== undefined && (number.ival ?? 0) === 0
+}
+
+const conclude = (draft: Draft, judge: Judge): Analysis => {
+  switch (draft._tag) {
+    case "Known":
+      return draft.analysis
+    case "Around": {
+      // What is left is what the query writes.
+      const inner = conclude(draft.inner, judge)
+      return inner._tag === "Write" || inner._tag === "Ddl"
+        ? inner
+        : refused("not-a-query", draft.what, inner._tag === "Refused" ? inner.writes : "nothing")
+    }
+    case "Query":
+      return concludeQuery(draft.facts, judge(draft.facts))
+    case "Call": {
+      const { opaque, reads, writes } = judge(draft.facts)
+      return write(writes, { reads, culprit: opaque, atomic: false })
+    }
+  }
+}
+
+const concludeQuery = (facts: Walk.Facts, verdict: Verdict): Analysis => {
+  const { objections, opaque, reads, schema, timeDependent } = verdict
+  const writes = [...verdict.writes]
+  if (facts.writes.size > 0 || writes.length > 0) return write(writes, { reads, culprit: opaque })
+  const objection = objections.find(({ mayWrite }) => mayWrite) ?? objections.find(({ isScoped }) => !isScoped)
+  if (objection !== undefined) {
+    return refused(objection.code, objection.detail, objection.mayWrite ? "anything" : "nothing")
+  }
+  const plain: Analysis = { _tag: "Read", tables: [...reads].sort(), timeDependent }
+  const read = schema === undefined ? plain : { ...plain, schema }
+  if (objections.length === 0) return read
+  const { code, detail } = objections[0]
+  return { ...read, scoped: { code, detail } }
 }
 
 const transaction = (node: Node): Analysis => {
@@ -191,7 +266,7 @@ const transaction = (node: Node): Analysis => {
       return session("commit")
     // Commits what another session may have written.
     case "TRANS_STMT_COMMIT_PREPARED":
-      return anything(false)
+      return anything("COMMIT PREPARED", false)
     default:
       return other
   }
@@ -201,7 +276,7 @@ const several = (analyses: ReadonlyArray<Analysis>): Analysis => {
   const tables = new Set<string>()
   const reads = new Set<string>()
   const control: Array<Session> = []
-  let all = false
+  let culprit: string | undefined
   let writes = false
   for (const analysis of analyses) {
     switch (analysis._tag) {
@@ -210,28 +285,27 @@ const several = (analyses: ReadonlyArray<Analysis>): Analysis => {
         break
       case "Write":
         writes = true
-        all ||= analysis.all
+        culprit ??= analysis.culprit
         for (const table of analysis.tables) tables.add(table)
         for (const table of analysis.reads) reads.add(table)
         break
       case "Ddl":
-        writes = all = true
+        writes = true
+        culprit ??= "DDL"
         break
       case "Session":
         if (analysis.control !== "other") control.push(analysis)
         break
       case "Refused":
-        if (analysis.writes === "anything") all = true
+        if (analysis.writes === "anything") culprit ??= analysis.detail
         else if (analysis.writes !== "nothing") { for (const table of analysis.writes) tables.add(table) }
     }
   }
-  if (writes || control.length > 0) {
-    // The names are dependencies already.
-    return { ...write([], { all, atomic: false, control }), tables: [...tables].sort(), reads: [...reads].sort() }
-  }
+  if (writes || control.length > 0) return write(tables, { reads, culprit, atomic: false, control })
   if (analyses.every((analysis) => analysis._tag === "Session")) return other
-  return refused("several-statements", `${analyses.length} statements`, all ? "anything" : "nothing")
+  return refused(
+    "several-statements",
+    `${analyses.length} statements`,
+    culprit === undefined ? "nothing" : "anything"
+  )
 }
-
-const relations = (list: unknown): Array<string> =>
-  (list as ReadonlyArray<Node>).map((node) => ((node.RangeVar ?? node) as { readonly relname: string }).relname)

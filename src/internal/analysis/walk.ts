@@ -18,6 +18,22 @@ export interface Objection {
   readonly detail: string
   /** Whether it may write, and nobody knows where. */
   readonly mayWrite: boolean
+  /** Whether the answer is the same for all who ask under one scope. */
+  readonly isScoped: boolean
+}
+
+/** A relation, function or operator as a text names it. */
+export interface Name {
+  readonly schema: string | undefined
+  readonly name: string
+}
+
+export type Operation = "insert" | "update" | "delete" | "truncate" | "truncate cascade" | "refresh"
+
+export interface Target extends Name {
+  readonly operations: Set<Operation>
+  /** The columns that updates assign; nothing where that cannot be told. */
+  assigned: Set<string> | undefined
 }
 
 export type ObjectionCode =
@@ -31,12 +47,23 @@ export type ObjectionCode =
   | "temporary-table"
   | "locking-clause"
   | "tablesample"
+  | "row-security"
+  | "unknown-relation"
+  | "foreign-relation"
+  | "sequence-relation"
+  | "opaque-function"
 
 export interface Facts {
   /** Relations read, as PostgreSQL stores their names. */
-  readonly reads: Set<string>
+  readonly reads: Map<string, Name>
   /** Relations that INSERT, UPDATE, DELETE or MERGE name as their target. */
-  readonly writes: Set<string>
+  readonly writes: Map<string, Target>
+  /** Functions called, but those that the program vouches for or that are named as PostgreSQL's own by their schema. */
+  readonly calls: Map<string, Name>
+  /** Operators by their names without a schema. Equality is always among them: several clauses use it unnamed. */
+  readonly operators: Set<string>
+  /** What stands after a dot and may be a column or a function of the row. */
+  readonly fields: Set<string>
   /** Whether a target is a system catalog, whose rows mean anything. */
   writesCatalog: boolean
   /** SELECT INTO. */
@@ -49,6 +76,19 @@ export interface Facts {
 export interface Declared {
   readonly stable: ReadonlySet<string>
   readonly readOnly: ReadonlySet<string>
+  /** With the tables they write to. */
+  readonly writes: ReadonlyMap<string, ReadonlyArray<Name>>
+}
+
+/** What the program says of a function, if it says something. */
+export const vouchedFor = (
+  declared: Declared,
+  name: string
+): { readonly isStable: boolean; readonly writes: ReadonlyArray<Name> } | undefined => {
+  const writes = declared.writes.get(name)
+  if (writes !== undefined) return { isStable: false, writes }
+  const isStable = declared.stable.has(name)
+  return isStable || declared.readOnly.has(name) ? { isStable, writes: [] } : undefined
 }
 
 /** The names that WITH clauses have taken, innermost first. */
@@ -57,17 +97,41 @@ interface Scope {
   readonly outer: Scope | undefined
 }
 
-export const walk = (root: unknown, declared: Declared): Facts => {
-  const facts: Facts = {
-    reads: new Set(),
-    writes: new Set(),
-    writesCatalog: false,
-    createsTable: false,
-    timeDependent: false,
-    objections: []
+/** Of a text that says nothing. */
+export const noFacts = (): Facts => ({
+  reads: new Map(),
+  writes: new Map(),
+  calls: new Map(),
+  operators: new Set(["="]),
+  fields: new Set(),
+  writesCatalog: false,
+  createsTable: false,
+  timeDependent: false,
+  objections: []
+})
+
+/** Adds a relation that a statement writes to. */
+export const addTarget = (
+  facts: Facts,
+  node: RangeVar,
+  operations: ReadonlyArray<Operation>,
+  assigned?: ReadonlyArray<string>
+): void => {
+  const key = nameOf(node)
+  let target = facts.writes.get(key)
+  if (target === undefined) {
+    facts.writes.set(key, target = { ...nameIn(node), operations: new Set(), assigned: new Set() })
   }
-  const object = (code: ObjectionCode, detail: string, mayWrite = false): void => {
-    facts.objections.push({ code, detail, mayWrite })
+  for (const operation of operations) target.operations.add(operation)
+  if (assigned === undefined) target.assigned = undefined
+  else for (const column of assigned) target.assigned?.add(column)
+  if (isCatalog(nameIn(node))) facts.writesCatalog = true
+}
+
+export const walk = (root: unknown, declared: Declared): Facts => {
+  const facts = noFacts()
+  const object = (code: ObjectionCode, detail: string, mayWrite = false, isScoped = false): void => {
+    facts.objections.push({ code, detail, mayWrite, isScoped })
   }
 
   // A stack of its own: a tree may be deeper than the engine's.
@@ -99,17 +163,12 @@ export const walk = (root: unknown, declared: Declared): Facts => {
 
   const relation = (node: RangeVar, scope: Scope | undefined): void => {
     if (node.schemaname === undefined && isTaken(node.relname, scope)) return
-    facts.reads.add(node.relname)
+    facts.reads.set(nameOf(node), nameIn(node))
     if (isTemporary(node)) {
       object("temporary-table", node.relname)
-    } else if (isCatalog(node)) {
+    } else if (isCatalog(nameIn(node))) {
       object("system-catalog", nameOf(node))
     }
-  }
-
-  const target = (node: RangeVar): void => {
-    facts.writes.add(node.relname)
-    if (isCatalog(node)) facts.writesCatalog = true
   }
 
   const call = (node: Node): void => {
@@ -117,17 +176,26 @@ export const walk = (root: unknown, declared: Declared): Facts => {
     if (names.length > 2) names.splice(0, names.length - 2)
     const shown = names.join(".")
     const known = !names.some((name) => name.includes("."))
-    if (known && declared.stable.has(shown)) return
+    const vouched = known ? vouchedFor(declared, shown) : undefined
+    if (vouched !== undefined) {
+      for (const { name, schema } of vouched.writes) addTarget(facts, { schemaname: schema, relname: name }, anyChange)
+      if (!vouched.isStable) object("volatile-function", shown)
+      return
+    }
     const name = names[names.length - 1]
     const builtIn = known && (names.length === 1 || names[0] === "pg_catalog")
+    // An own function by the name of one of PostgreSQL's may be meant, and can only be told by its arguments.
+    if (!known || names[0] !== "pg_catalog") {
+      facts.calls.set(shown, { schema: names.length === 1 ? undefined : names[0], name })
+    }
     if (builtIn && functions.accepted.has(name)) return
     if (builtIn && functions.timeBound.has(name)) {
       if (name !== "age" || countOf(node.args) === 1) facts.timeDependent = true
     } else if (builtIn && functions.sessionBound.has(name)) {
-      object("session-dependent", shown)
+      object("session-dependent", shown, false, functions.scopeBound.has(name))
     } else if (builtIn && functions.catalogBound.has(name)) {
       object("system-catalog", shown)
-    } else if (builtIn && functions.volatile.has(name) || known && declared.readOnly.has(shown)) {
+    } else if (builtIn && functions.volatile.has(name)) {
       object("volatile-function", shown)
     } else if (builtIn && functions.dynamic.has(name)) {
       object("dynamic-query", shown, true)
@@ -138,11 +206,14 @@ export const walk = (root: unknown, declared: Declared): Facts => {
 
   const operator = (names: unknown): void => {
     const parts = strings(names)
+    if (parts.length > 0) facts.operators.add(parts[parts.length - 1])
     if (parts.length > 1 && parts[0] !== "pg_catalog") object("unknown-operator", parts.join("."), true)
   }
 
-  const column = (names: unknown): void => {
-    for (const name of strings(names)) if (systemColumns.has(name)) object("system-column", name)
+  const column = (names: unknown, minParts: number): void => {
+    const parts = strings(names)
+    for (const name of parts) if (systemColumns.has(name)) object("system-column", name)
+    if (parts.length >= minParts) facts.fields.add(parts[parts.length - 1])
   }
 
   const visit = (type: string, node: Node, outer: Scope | undefined): void => {
@@ -159,14 +230,14 @@ export const walk = (root: unknown, declared: Declared): Facts => {
       case "UpdateStmt":
       case "DeleteStmt":
       case "MergeStmt":
-        target(node.relation as RangeVar)
+        addTarget(facts, node.relation as RangeVar, operationsOf(type, node), assignedBy(type, node))
         skipped = "relation"
         break
       case "ColumnRef":
-        column(node.fields)
+        column(node.fields, 2)
         return
       case "A_Indirection":
-        column(node.indirection)
+        column(node.indirection, 1)
         break
       case "A_Expr":
         operator(node.name)
@@ -185,7 +256,7 @@ export const walk = (root: unknown, declared: Declared): Facts => {
       case "SQLValueFunction": {
         const op = node.op as string
         if (/_(?:DATE|TIME|TIMESTAMP|LOCALTIME|LOCALTIMESTAMP)(?:_N)?$/.test(op)) facts.timeDependent = true
-        else object("session-dependent", op.replace("SVFOP_", "").toLowerCase())
+        else object("session-dependent", op.replace("SVFOP_", "").toLowerCase(), false, true)
         break
       }
       case "LockingClause":
@@ -218,8 +289,8 @@ export const walk = (root: unknown, declared: Declared): Facts => {
   return facts
 }
 
-interface RangeVar {
-  readonly schemaname?: string
+export interface RangeVar {
+  readonly schemaname?: string | undefined
   readonly relname: string
 }
 
@@ -241,10 +312,11 @@ const isTaken = (name: string, scope: Scope | undefined): boolean => {
 const isTemporary = (node: RangeVar): boolean =>
   node.schemaname !== undefined && /^pg_(?:toast_)?temp/.test(node.schemaname)
 
-// Also pg_stat_statements and its like, which extensions put into any schema.
-const isCatalog = (node: RangeVar): boolean =>
-  node.schemaname === "information_schema" || node.schemaname === "pg_catalog" || node.schemaname === "pg_toast" ||
-  node.relname.startsWith("pg_")
+/** Of the system. Also pg_stat_statements and its like, which extensions put into any schema. */
+export const isCatalog = ({ name, schema }: Name): boolean =>
+  schema === "information_schema" || schema === "pg_catalog" || schema === "pg_toast" || name.startsWith("pg_")
+
+const nameIn = ({ relname, schemaname }: RangeVar): Name => ({ schema: schemaname, name: relname })
 
 const nameOf = (node: RangeVar): string =>
   node.schemaname === undefined ? node.relname : `${node.schemaname}.${node.relname}`
@@ -261,6 +333,41 @@ const strings = (list: unknown): Array<string> => {
 }
 
 const countOf = (list: unknown): number => isArray(list) ? list.length : 0
+
+const operationsOf = (type: string, node: Node): ReadonlyArray<Operation> => {
+  switch (type) {
+    case "InsertStmt":
+      return node.onConflictClause === undefined ? ["insert"] : ["insert", "update"]
+    case "UpdateStmt":
+      return ["update"]
+    case "DeleteStmt":
+      return ["delete"]
+    default:
+      return anyChange
+  }
+}
+
+/** The columns that a statement assigns in rows that exist. */
+const assignedBy = (type: string, node: Node): ReadonlyArray<string> => {
+  switch (type) {
+    case "UpdateStmt":
+      return namesOf(node.targetList)
+    case "InsertStmt":
+      return namesOf((node.onConflictClause as Node | undefined)?.targetList)
+    case "MergeStmt":
+      return ((node.mergeWhenClauses ?? []) as ReadonlyArray<{ readonly MergeWhenClause: Node }>)
+        .flatMap(({ MergeWhenClause }) => namesOf(MergeWhenClause.targetList))
+    default:
+      return []
+  }
+}
+
+const namesOf = (targets: unknown): ReadonlyArray<string> =>
+  ((targets ?? []) as ReadonlyArray<{ readonly ResTarget: { readonly name: string } }>).map(({ ResTarget }) =>
+    ResTarget.name
+  )
+
+const anyChange: ReadonlyArray<Operation> = ["insert", "update", "delete"]
 
 const systemColumns = new Set(["cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"])
 

@@ -1,0 +1,128 @@
+/**
+ * Keeps the catalog of a database at hand.
+ *
+ * It is read when the client is made, again after a statement of the program may
+ * have changed the schema, and from time to time, for what others change. What
+ * holds now is looked up without waiting; what becomes of a statement while
+ * nothing is known is told by `internal/naming`.
+ */
+import type { PgClient } from "@effect/sql-pg"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
+import type * as Scope from "effect/Scope"
+import type { Catalog } from "./model.ts"
+import { read, Unreadable } from "./read.ts"
+
+export interface Source {
+  /** What is known now; nothing before the first answer and after a change until the next; or that it cannot be known. */
+  readonly current: Catalog | "unknown" | "unreadable"
+  /** Waits for an answer, or until it is clear that there is none for now. */
+  readonly settled: Effect.Effect<void>
+  /** Reads it again, and waits as long as that takes. */
+  readonly renewed: Effect.Effect<void>
+  /** The schema has changed, or may have: `isCertain` forgets what is known, else it holds until the next answer. */
+  readonly changed: (isCertain: boolean) => void
+}
+
+/** What a statement waits at most for the catalog. */
+const patience = Duration.seconds(2)
+/** How soon it is read again where the schema may have changed and most likely has not. */
+const suspicion = Duration.seconds(1)
+
+export const make = Effect.fnUntraced(function*(options: {
+  readonly client: PgClient.PgClient
+  readonly interval: Duration.Duration
+}): Effect.fn.Return<Source, never, Scope.Scope> {
+  let current: Source["current"] = "unknown"
+  // Counts what may have changed the schema: an answer that was asked for before holds no more.
+  let changes = 0
+  let isLoading = false
+  let warned = false
+  const wanted = Latch.makeUnsafe(true)
+  const suspected = Latch.makeUnsafe(false)
+  const answered = Latch.makeUnsafe(false)
+
+  const set = (next: Source["current"]): void => {
+    const isSame = typeof current === "object" && typeof next === "object" && current.version === next.version
+    if (isSame || current === next) return
+    current = next
+  }
+
+  const load = Effect.gen(function*() {
+    wanted.closeUnsafe()
+    suspected.closeUnsafe()
+    const asked = changes
+    isLoading = true
+    const exit = yield* Effect.exit(read(options.client))
+    isLoading = false
+    if (asked !== changes) return
+    if (Exit.isSuccess(exit)) {
+      set(exit.value)
+      warned = false
+    } else if (isDenied(exit.cause)) {
+      set("unreadable")
+      if (!warned) {
+        warned = true
+        yield* Effect.logWarning(
+          "The database's catalog cannot be read: queries are cached by the tables they name, and every write " +
+            "invalidates all of them",
+          exit.cause
+        )
+      }
+    }
+    // Anything else passes: what is known holds, and what is not is asked for again by the next who waits.
+    answered.openUnsafe()
+  })
+
+  yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
+    yield* Effect.raceAllFirst([
+      wanted.await,
+      Effect.andThen(suspected.await, Effect.sleep(suspicion)),
+      Effect.sleep(options.interval)
+    ])
+    yield* load
+  })))
+
+  const answer = Effect.suspend(() => {
+    answered.closeUnsafe()
+    return Effect.asVoid(Effect.timeoutOption(answered.await, patience))
+  })
+  return {
+    get current() {
+      return current
+    },
+    settled: Effect.suspend(() => {
+      if (current !== "unknown") return Effect.void
+      if (!isLoading) wanted.openUnsafe()
+      return answer
+    }),
+    renewed: Effect.suspend(() => {
+      // What is under way may have begun too early.
+      changes++
+      wanted.openUnsafe()
+      return answer
+    }),
+    changed: (isCertain) => {
+      if (!isCertain) return void suspected.openUnsafe()
+      changes++
+      set("unknown")
+      wanted.openUnsafe()
+    }
+  }
+})
+
+// Insufficient privilege, or no such table, column or function.
+const isDenied = (cause: unknown): boolean => {
+  const seen = new Set<unknown>()
+  const visit = (value: unknown): boolean => {
+    if (typeof value !== "object" || value === null || seen.has(value)) return false
+    seen.add(value)
+    if (value instanceof Unreadable) return true
+    const { cause, code, error, reason, reasons } = value as { readonly [field: string]: unknown }
+    if (typeof code === "string" && code.startsWith("42")) return true
+    return [cause, error, reason, ...(Array.isArray(reasons) ? reasons : [])].some(visit)
+  }
+  return visit(cause)
+}

@@ -1,0 +1,282 @@
+/**
+ * What the names in a statement mean: by the database's catalog, or by the names
+ * alone where no catalog is read.
+ *
+ * | known of the catalog | reads | writes |
+ * | --- | --- | --- |
+ * | all of it | what the names reach | what the names reach |
+ * | nothing is asked: a declared analyzer, a scripted database | by name | by name, in whatever schema |
+ * | nothing yet | go to the database | invalidate everything |
+ * | it may not be read | by name, until anything at all is written | invalidate everything |
+ *
+ * So processes of which some know a catalog and some do not can share a store.
+ * Every write stamps {@link anything}, on which those depend that may not read
+ * it.
+ */
+import type { PgClient } from "@effect/sql-pg"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type * as CacheScope from "../CacheScope.ts"
+import * as Dependency from "../Dependency.ts"
+import type { Analysis, BoundAnalyzer, QueryAnalyzer } from "../QueryAnalyzer.ts"
+import { parsePath } from "./catalog/make.ts"
+import type { Catalog } from "./catalog/model.ts"
+import { byName as markByName, bySchema as markBySchema, type Path } from "./catalog/reach.ts"
+import * as Source from "./catalog/source.ts"
+import type { Delivery } from "./delivery.ts"
+import type { Effects } from "./transactions.ts"
+
+/** What names mean for now, under one search_path. Another meaning is another object. */
+export interface Names {
+  readonly id: number
+  /** Whether this is more than a guess until the catalog is read. */
+  readonly isKnown: boolean
+  readonly analyze: (sql: string) => Analysis
+  /** What an answer depends on that was read from these tables: as the analysis names them. */
+  readonly reads: (tables: ReadonlyArray<string>) => ReadonlyArray<Dependency.Dependency>
+  /** What a statement does to what is cached. */
+  readonly effectsOf: (analysis: Analysis) => Effects
+  /** What dependencies mean that a program names. */
+  readonly dependencies: (named: ReadonlyArray<Dependency.Dependency>) => ReadonlyArray<Dependency.Dependency>
+  /** What it names to be invalidated. */
+  readonly targets: (named: ReadonlyArray<Dependency.Dependency>) => Dependency.Targets
+}
+
+export interface Naming {
+  readonly of: (scope: CacheScope.Resolved | undefined) => Names
+  /** Waits until the catalog is known, or it is clear that it is not for now. Not from within a transaction. */
+  readonly settled: Effect.Effect<void>
+  /** Asks the database again, where a name means nothing. */
+  readonly renewed: Effect.Effect<void>
+  /** What is delivered that may be due to a change of the schema. */
+  readonly observe: (delivery: Delivery) => Delivery
+}
+
+/** Stamped by every write. */
+const anything = "?"
+
+let nextId = 0
+
+export const make = Effect.fnUntraced(function*(options: {
+  readonly client: PgClient.PgClient
+  readonly analyzer: QueryAnalyzer["Service"]
+  /** How often the catalog is read again; not at all where names stand for themselves. */
+  readonly interval: Duration.Duration | undefined
+}): Effect.fn.Return<Naming, never, Scope.Scope> {
+  const { analyzer, client, interval } = options
+  if (interval === undefined || analyzer.bind === undefined) {
+    const names = byName(analyzer.analyze)
+    return { of: () => names, settled: Effect.void, renewed: Effect.void, observe: (delivery) => delivery }
+  }
+
+  const source = yield* Source.make({ client, interval })
+  const unknown = whileUnknown(analyzer.analyze)
+  const unreadable = whileUnreadable(analyzer.analyze)
+  const none: ReadonlySet<string> = new Set()
+  let catalog: Catalog | undefined
+  let bound: BoundAnalyzer
+  let unscoped: Names
+  let scoped: Map<string, Names>
+
+  return {
+    of: (scope) => {
+      const { current } = source
+      if (typeof current === "string") return current === "unknown" ? unknown : unreadable
+      if (current !== catalog) {
+        catalog = current
+        bound = analyzer.bind!({ catalog, temporary: none })
+        unscoped = byCatalog(bound, { schemas: catalog.searchPath, isCertain: true, isSecured: false })
+        scoped = new Map()
+      }
+      const path = scope === undefined ? undefined : pathOf(current, scope)
+      if (path === undefined) return unscoped
+      const key = JSON.stringify(path)
+      let names = scoped.get(key)
+      if (names === undefined) {
+        if (scoped.size >= maxPaths) scoped.clear()
+        scoped.set(key, names = byCatalog(bound, path))
+      }
+      return names
+    },
+    settled: source.settled,
+    renewed: source.renewed,
+    observe: (delivery) => {
+      const note = (targets: Dependency.Targets): void => {
+        // What may have written anything may have changed the schema.
+        if (targets.all) source.changed(targets.schema === true)
+      }
+      return {
+        unserved: delivery.unserved,
+        deliver: (targets) =>
+          Effect.suspend(() => {
+            note(targets)
+            return delivery.deliver(targets)
+          }),
+        quarantine: (targets) =>
+          Effect.suspend(() => {
+            note(targets)
+            return delivery.quarantine(targets)
+          })
+      }
+    }
+  }
+})
+
+const maxPaths = 1000
+
+/** Where a scope has names looked for, if elsewhere. */
+const pathOf = (catalog: Catalog, scope: CacheScope.Resolved): Path | undefined => {
+  let role: string | undefined
+  let setting: string | undefined
+  for (const [name, value] of scope.settings) {
+    if (name === "role") role = value
+    else if (name.toLowerCase() === "search_path") setting = value
+  }
+  if (role === undefined && setting === undefined) return undefined
+  return {
+    schemas: parsePath(setting ?? catalog.searchPathSetting).map((name) =>
+      name === "$user" ? role ?? catalog.user : name
+    ),
+    // A role does not see schemas that it has no right to use: then the next one is meant.
+    isCertain: role === undefined,
+    isSecured: role !== undefined
+  }
+}
+
+// -----------------------------------------------------------------------------
+// names by a catalog
+// -----------------------------------------------------------------------------
+
+const byCatalog = (bound: BoundAnalyzer, path: Path): Names => {
+  const stampsOf = (named: Dependency.Table | Dependency.Row, access: "read" | "write"): ReadonlyArray<string> => [
+    ...bound.stamps({ schema: named.schema, name: Dependency.relationOf(named.table) }, path, access)
+  ]
+  return {
+    id: nextId++,
+    isKnown: true,
+    analyze: (sql) => bound.analyze(sql, path),
+    reads: asTables,
+    effectsOf: (analysis) => effectsOf(analysis, (tables) => tables),
+    dependencies: (named) =>
+      named.flatMap((one): ReadonlyArray<Dependency.Dependency> => {
+        if (one._tag !== "Table" && one._tag !== "Row") return [one]
+        const stamps = stampsOf(one, "read")
+        // A name that is no relation's is a label of the program's own.
+        if (stamps.length === 0) return [one, ...asTables([markBySchema(one.table)])]
+        // The first is the relation itself. More than that, and its rows are not all there is to it.
+        return one._tag === "Row" && stamps.length === 1 ? [{ ...one, table: stamps[0]! }] : asTables(stamps)
+      }),
+    targets: (named) =>
+      explicit(named.flatMap((one): ReadonlyArray<Dependency.Dependency> => {
+        if (one._tag !== "Table" && one._tag !== "Row") return [one]
+        const stamps = stampsOf(one, "write")
+        if (stamps.length === 0) return inAnySchema(one)
+        return one._tag === "Row" && stamps.length === 1 ? [{ ...one, table: stamps[0]! }] : asTables(stamps)
+      }))
+  }
+}
+
+// -----------------------------------------------------------------------------
+// names by themselves
+// -----------------------------------------------------------------------------
+
+const byName = (analyze: (sql: string) => Analysis): Names => ({
+  id: nextId++,
+  isKnown: true,
+  analyze,
+  reads: (tables) => asTables([...tables, ...tables.map(markBySchema)]),
+  effectsOf: (analysis) => effectsOf(analysis, (tables) => [...tables, ...tables.map(markByName)]),
+  dependencies: (named) =>
+    named.flatMap((one): ReadonlyArray<Dependency.Dependency> =>
+      isTableOrRow(one) ? [one, ...asTables([markBySchema(one.table)])] : [one]
+    ),
+  targets: (named) => explicit(named.flatMap(inAnySchema))
+})
+
+const whileUnknown = (analyze: (sql: string) => Analysis): Names => ({
+  ...byName((sql): Analysis => {
+    const analysis = analyze(sql)
+    return analysis._tag !== "Read" ? analysis : {
+      _tag: "Refused",
+      code: "catalog-unknown",
+      detail: "the catalog is being read",
+      writes: "nothing"
+    }
+  }),
+  isKnown: false,
+  effectsOf: everythingOf,
+  dependencies: untilAnything
+})
+
+const whileUnreadable = (analyze: (sql: string) => Analysis): Names => ({
+  ...byName(analyze),
+  reads: (tables) => asTables([...tables, anything]),
+  effectsOf: everythingOf,
+  dependencies: untilAnything
+})
+
+/** Whatever the names mean, a write to that is a write. */
+const untilAnything = (named: ReadonlyArray<Dependency.Dependency>): ReadonlyArray<Dependency.Dependency> =>
+  named.some(isTableOrRow) ? [...named, ...asTables([anything])] : named
+
+// -----------------------------------------------------------------------------
+// effects
+// -----------------------------------------------------------------------------
+
+/** What a statement does to what is cached; `stamps` are those of the tables it writes. */
+const effectsOf = (
+  analysis: Analysis,
+  stamps: (tables: ReadonlyArray<string>) => ReadonlyArray<string>
+): Effects => {
+  switch (analysis._tag) {
+    case "Read":
+      return nothing
+    case "Write":
+      return {
+        _tag: "Writes",
+        targets: analysis.all ? Dependency.allTargets : written(stamps(analysis.tables)),
+        atomic: analysis.atomic
+      }
+    case "Ddl":
+      return { _tag: "Writes", targets: Dependency.schemaTargets, atomic: true }
+    case "Session":
+      return { _tag: "Session", control: analysis.control, chain: analysis.chain }
+    case "Refused":
+      return analysis.writes === "nothing" ? nothing : {
+        _tag: "Writes",
+        targets: analysis.writes === "anything" ? Dependency.allTargets : written(stamps(analysis.writes)),
+        atomic: true
+      }
+  }
+}
+
+/** The same where nobody knows what the names reach. */
+const everythingOf = (analysis: Analysis): Effects => {
+  const effects = effectsOf(analysis, (tables) => tables)
+  return effects._tag === "Writes" && !effects.targets.all ? { ...effects, targets: Dependency.allTargets } : effects
+}
+
+const nothing: Effects = { _tag: "Nothing" }
+
+const written = (tables: ReadonlyArray<string>): Dependency.Targets =>
+  withAnything(Dependency.writeTargets(asTables(tables)))
+
+const explicit = (dependencies: ReadonlyArray<Dependency.Dependency>): Dependency.Targets =>
+  dependencies.some(isTableOrRow)
+    ? withAnything(Dependency.explicitTargets(dependencies))
+    : Dependency.explicitTargets(dependencies)
+
+const withAnything = (targets: Dependency.Targets): Dependency.Targets => ({
+  ...targets,
+  stamps: [...targets.stamps, anything]
+})
+
+const asTables = (tables: ReadonlyArray<string>): ReadonlyArray<Dependency.Table> =>
+  tables.map((table) => ({ _tag: "Table", table }))
+
+const inAnySchema = (named: Dependency.Dependency): ReadonlyArray<Dependency.Dependency> =>
+  isTableOrRow(named) ? [named, { _tag: "Table", table: markByName(named.table) }] : [named]
+
+const isTableOrRow = (dependency: Dependency.Dependency): dependency is Dependency.Table | Dependency.Row =>
+  dependency._tag === "Table" || dependency._tag === "Row"
