@@ -33,6 +33,7 @@ import type * as CacheStore from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import { Consulted, CurrentConsulted, type Parts, reaches } from "./consulted.ts"
 import { type Engine, isUnserved, NamedKey, NamedSpace } from "./engine.ts"
+import type { Names } from "./naming.ts"
 import { viewPrefix } from "./reactivity.ts"
 import { freeze, sizeOf } from "./rows.ts"
 import { apart } from "./storeHealth.ts"
@@ -102,7 +103,10 @@ export class ViewSource<A, E> {
   private readonly options: SourceOptions<A, E>
   /** What an explicit invalidation of the view marks. */
   private readonly keyStamp: string
-  private readonly own: Dependency.DependencySet
+  /** What the program says that it depends on, by what the names mean now. */
+  private own: Dependency.DependencySet
+  private names: Names
+  private readonly scope: CacheScope.Resolved | undefined
   private noted: Consulted | undefined
   private registeredLast: Dependency.DependencySet
   private ids = 0
@@ -112,13 +116,19 @@ export class ViewSource<A, E> {
     const { codec, engine, name, version } = options
     this.options = options
     this.key = new NamedKey(new NamedSpace(engine, name, `view\n${version}`), "view", scope, codec)
-    const key = Dependency.key(name, "view")
-    this.keyStamp = Dependency.explicitTargets([key]).stamps[0]!
+    this.scope = scope
+    this.keyStamp = Dependency.explicitTargets([Dependency.key(name, "view")]).stamps[0]!
     const stamp = `${viewPrefix}${name}`
     this.news = { id: stamp, basis: stamp, stamps: [stamp], shapes: [], tables: [] }
-    this.own = Dependency.makeSet([key, ...options.dependencies])
-    this.registeredLast = this.own
-    engine.changes.know(this.own.stamps)
+    this.names = engine.naming.of(scope)
+    this.own = this.registeredLast = this.mean()
+  }
+
+  private mean(): Dependency.DependencySet {
+    const { dependencies, engine, name } = this.options
+    const own = Dependency.makeSet([Dependency.key(name, "view"), ...this.names.dependencies(dependencies)])
+    engine.changes.know(own.stamps)
+    return own
   }
 
   /**
@@ -306,7 +316,12 @@ export class ViewSource<A, E> {
 
   /** What is registered for the next run. */
   private registered(): Dependency.DependencySet {
-    const { debounceMillis } = this.options
+    const { debounceMillis, engine } = this.options
+    const names = engine.naming.of(this.scope)
+    if (names !== this.names) {
+      this.names = names
+      this.own = this.mean()
+    }
     const parts = debounceMillis === undefined ? noParts : this.current?.parts ?? noParts
     if (parts.stamps.length === 0) return this.own
     const stamps = [...new Set([...this.own.stamps, ...parts.stamps])].sort()
