@@ -101,8 +101,8 @@ export interface CachedSqlClientOptions {
   readonly maxRefreshes?: number | undefined
   /**
    * Whether the invalidations of other processes are listened to, so that they wake `QueryCache.changes`, materialized
-   * views, `sql.reactive` and atoms here: with Redis, a connection of its own. What is *served* does not depend on it.
-   * Defaults to `true`.
+   * views, `sql.reactive` and atoms here: with Redis, a connection of its own, with Upstash a request that stays open.
+   * What is *served* does not depend on it. Defaults to `true`.
    */
   readonly remoteChanges?: boolean | undefined
   /**
@@ -463,7 +463,6 @@ const make = Effect.fnUntraced(function*(
   const changes = new Changes({
     namespace,
     store,
-    health,
     tally,
     detach: (targets) => flights.detach(targets),
     reactivities,

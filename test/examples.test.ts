@@ -13,6 +13,8 @@ import type { Report } from "../examples/demo/report.ts"
 import { Screen } from "../examples/demo/Screen.ts"
 import * as Invalidation from "../examples/invalidation.ts"
 import * as Keyed from "../examples/keyed.ts"
+import * as Live from "../examples/live.ts"
+import * as Materialized from "../examples/materialized.ts"
 import * as Quickstart from "../examples/quickstart.ts"
 import * as Stale from "../examples/stale.ts"
 import * as Tenants from "../examples/tenants.ts"
@@ -90,6 +92,23 @@ describe("examples", () => {
         readers: ["stale"],
         anew: "hit",
         changed: "miss"
+      })
+    }))
+
+  it.live("materialized", () =>
+    Effect.gen(function*() {
+      const { after, before, error, first, kept, known, same } = yield* Materialized.program
+      assert.deepStrictEqual([first, before], [[166_833, 167_167, 166_500], [166_833, 167_167, 166_500]])
+      assert.deepStrictEqual([after, kept], [[1_166_833, 167_167, 166_500], [1_166_833, 167_167, 166_500]])
+      assert.deepStrictEqual({ error, known, same }, { error: "no connection", known: true, same: true })
+    }))
+
+  it.live("live", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Live.program, {
+        first: [100, 100, 100],
+        second: [70, 70, 70],
+        third: [0, 0, 0]
       })
     }))
 
