@@ -7,6 +7,7 @@
  * nothing is known is told by `internal/naming`.
  */
 import type { PgClient } from "@effect/sql-pg"
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -113,8 +114,9 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 })
 
-// Insufficient privilege, or no such table, column or function.
-const isDenied = (cause: unknown): boolean => {
+// A defect, insufficient privilege, or no such table, column or function.
+const isDenied = (cause: Cause.Cause<unknown>): boolean => {
+  if (Cause.hasDies(cause)) return true
   const seen = new Set<unknown>()
   const visit = (value: unknown): boolean => {
     if (typeof value !== "object" || value === null || seen.has(value)) return false
