@@ -487,11 +487,12 @@ const make = Effect.fnUntraced(function*(
       return Effect.die(new Error("CacheScope.provide: a reserved connection cannot be put in a scope"))
     }
     return ready(Effect.flatMap(client.reserve, (connection) => {
-      const effectsOf = (sql: string) => {
-        const names = naming.of(undefined)
-        return names.effectsOf(names.analyze(sql))
+      const look = (sql: string, isAnywhere: boolean) => {
+        const names = isAnywhere ? naming.anywhere() : naming.of(undefined)
+        const analysis = names.analyze(sql)
+        return { effects: names.effectsOf(analysis), changes: analysis._tag === "Read" ? undefined : analysis.changes }
       }
-      const observed = observeConnection(connection, effectsOf, transactions, delivery)
+      const observed = observeConnection(connection, look, transactions, delivery, naming)
       return Effect.as(Effect.addFinalizer(() => observed.close), observed.connection)
     }))
   })

@@ -154,6 +154,7 @@ export interface Write {
    * invalidate at once, and again at the end of a transaction that stays open.
    */
   readonly control: ReadonlyArray<Session>
+  readonly changes?: Changes | undefined
 }
 
 /**
@@ -165,6 +166,21 @@ export interface Write {
  */
 export interface Ddl {
   readonly _tag: "Ddl"
+  readonly changes?: Changes | undefined
+}
+
+/**
+ * What a statement leaves behind in its session, where that can change an answer
+ * or what a name means.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Changes {
+  /** Settings by name, `*` for one that the text does not name, by SET, RESET and `set_config()`. */
+  readonly settings: ReadonlyArray<{ readonly name: string; readonly isLocal: boolean; readonly isReset: boolean }>
+  /** Temporary tables and views. */
+  readonly temporary: ReadonlyArray<string>
 }
 
 /**
@@ -189,6 +205,7 @@ export interface Session {
   readonly savepoint?: string | undefined
   /** COMMIT AND CHAIN, ROLLBACK AND CHAIN: a new transaction begins at once. */
   readonly chain: boolean
+  readonly changes?: Changes | undefined
 }
 
 /**
@@ -204,6 +221,7 @@ export interface Refused {
   readonly detail: string
   /** What it may have written all the same. */
   readonly writes: "nothing" | "anything" | ReadonlyArray<string>
+  readonly changes?: Changes | undefined
 }
 
 /**
@@ -246,6 +264,7 @@ export type RefusalCode =
   | "parser-restarting"
   | "undeclared"
   | "catalog-unknown"
+  | "session-changed"
 
 /**
  * The parser could not be loaded: `libpg-query` is missing, or there is no

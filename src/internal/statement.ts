@@ -33,10 +33,11 @@ import * as QueryCache from "../QueryCache.ts"
 import { type Engine, isUnserved } from "./engine.ts"
 import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
 import { FormTrie } from "./formTrie.ts"
+import { effectsUnder } from "./naming.ts"
 import { isScalar, localKey } from "./parameters.ts"
 import { isFresh, type Reading } from "./reader.ts"
 import { StoredRows } from "./rows.ts"
-import { appliedScope } from "./transactions.ts"
+import { appliedScope, type Effects } from "./transactions.ts"
 
 /** What the statements of a client share. */
 export interface Decoration {
@@ -137,17 +138,35 @@ export const makeStatements = (decoration: Decoration): {
     form: Form,
     base: Effect.Effect<any, SqlError>
   ): Effect.Effect<any, SqlError> => {
-    switch (form.effects._tag) {
+    const { changes } = form
+    if (changes !== undefined) {
+      return Effect.andThen(
+        transactions.leave(fiber, changes, naming),
+        Effect.suspend(() => perform(fiber, form, base))
+      )
+    }
+    return perform(fiber, form, base)
+  }
+
+  const perform = (
+    fiber: Fiber.Fiber<unknown, unknown>,
+    form: Form,
+    base: Effect.Effect<any, SqlError>
+  ): Effect.Effect<any, SqlError> => {
+    const effects = effectsOf(fiber, form)
+    switch (effects._tag) {
       case "Nothing":
         return base
       case "Writes":
-        return transactions.write(fiber, base, form.effects.targets, form.effects.atomic)
+        return transactions.write(fiber, base, effects.targets, effects.atomic)
       case "Session":
-        return inTransaction
-          ? transactions.controlInside(fiber, base, form.effects)
-          : transactions.control(base, form.effects)
+        return inTransaction ? transactions.controlInside(fiber, base, effects) : transactions.control(base, effects)
     }
   }
+
+  /** What a statement does, where its transaction may have changed what names mean. */
+  const effectsOf = (fiber: Fiber.Fiber<unknown, unknown>, form: Form): Effects =>
+    inTransaction && transactions.isAnywhere(fiber) ? effectsUnder(naming.anywhere(), form.sql) : form.effects
 
   const inform = (
     into: Array<QueryCache.QueryInfo> | undefined,
@@ -270,6 +289,8 @@ export const makeStatements = (decoration: Decoration): {
     }
     if (ambient !== undefined && !waited) ambient.witness.consulted++
 
+    const now = clock.currentTimeMillisUnsafe()
+    naming.tick(now)
     const form = locate(self, run)
     const parameters = located
 
@@ -283,7 +304,8 @@ export const makeStatements = (decoration: Decoration): {
     const policy = explicit ?? defaultPolicy
     if (policy === undefined || policy === "uncached") {
       const reason = policy === undefined ? "no-policy" : "uncached"
-      return form.effects._tag === "Nothing" && collector === undefined && scope === undefined && policy === undefined
+      return form.effects._tag === "Nothing" && form.changes === undefined && collector === undefined &&
+          scope === undefined && policy === undefined
         ? self.run(run)
         : bypass(fiber, form, undefined, self.run(run), reason)
     }
@@ -294,7 +316,6 @@ export const makeStatements = (decoration: Decoration): {
     if (local === undefined) return bypass(fiber, form, plan, self.run(run), "parameters")
     const key = new QueryKey(form, local, scope)
 
-    const now = clock.currentTimeMillisUnsafe()
     const kept = reader.peek(key, plan.dependencies.basis, plan.policy, now)
     if (kept !== undefined) {
       form.habits.hits++
@@ -544,11 +565,13 @@ export const makeStatements = (decoration: Decoration): {
             : Effect.die(new Error("CacheScope.provide: a stream outside a transaction cannot be run in a scope"))
           if (scopeMismatch !== undefined) return scopeMismatch
           const stream = self.inner.stream
-          return Effect.succeed(
-            form.effects._tag === "Writes"
-              ? transactions.writeStream(stream, form.effects.targets, form.effects.atomic)
-              : stream
-          )
+          const effects = effectsOf(fiber, form)
+          const observed = effects._tag === "Writes"
+            ? transactions.writeStream(stream, effects.targets, effects.atomic)
+            : stream
+          return form.changes === undefined
+            ? Effect.succeed(observed)
+            : Effect.as(transactions.leave(fiber, form.changes, naming), observed)
         })
       return Stream.unwrap(open(false))
     }
