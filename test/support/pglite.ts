@@ -22,7 +22,8 @@ const { version } = JSON.parse(
 )
 const template = join(cache, `pglite-${version}.tar`)
 
-const create = async (): Promise<PGlite> => {
+/** A database by itself. */
+export const create = async (): Promise<PGlite> => {
   const kept = await readFile(template).catch(() => undefined)
   if (kept !== undefined) return PGlite.create({ loadDataDir: new Blob([kept]) })
   const database = await PGlite.create()

@@ -1,0 +1,72 @@
+// What is judged: the decorated client, over a store that keeps nothing and writes down what it is told.
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as SqlClient from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
+import * as Stream from "effect/Stream"
+import * as CachedSqlClient from "../../src/CachedSqlClient.ts"
+import * as CacheScope from "../../src/CacheScope.ts"
+import * as CacheStore from "../../src/CacheStore.ts"
+import type * as Dependency from "../../src/Dependency.ts"
+import * as QueryCache from "../../src/QueryCache.ts"
+import { reader } from "./world.ts"
+
+export interface Subject {
+  /** Runs a query. `undefined`: its answer is not cached. */
+  readonly read: (
+    sql: string,
+    parameters: ReadonlyArray<unknown>,
+    options?: { readonly scoped?: boolean }
+  ) => Effect.Effect<Dependency.DependencySet | undefined, SqlError>
+  /** Runs a write. What it invalidates, be it in several calls. */
+  readonly write: (
+    sql: string,
+    parameters: ReadonlyArray<unknown>
+  ) => Effect.Effect<Dependency.Targets, SqlError>
+}
+
+/** Over the client in the context, whose database has its tables. */
+export const make = Effect.gen(function*() {
+  let asked: Dependency.DependencySet | undefined
+  let told: Array<Dependency.Targets> = []
+  const lease = { epoch: "", clock: 0 }
+  const lookup = (_: CacheStore.CacheKey, dependencies: Dependency.DependencySet): CacheStore.Outcome => {
+    asked = dependencies
+    return { _tag: "Miss", lease, reason: "absent" }
+  }
+  const store = Layer.succeed(CacheStore.CacheStore, {
+    shared: false,
+    peek: () => undefined,
+    lookup: (key, dependencies) => Effect.sync(() => lookup(key, dependencies)),
+    lookupMany: (requests) => Effect.sync(() => requests.map(({ dependencies, key }) => lookup(key, dependencies))),
+    store: () => Effect.succeed("refused"),
+    release: () => Effect.void,
+    storeMany: (requests) => Effect.succeed(requests.map(() => "refused" as const)),
+    invalidate: (targets) => Effect.sync(() => (told.push(targets), lease)),
+    changes: Stream.never
+  })
+  const context = yield* Layer.build(
+    CachedSqlClient.layer({ namespace: "oracle" }).pipe(Layer.provide(store))
+  )
+  const sql = yield* Effect.provide(SqlClient.SqlClient, context)
+  const inScope = CacheScope.provide({ role: reader })
+
+  const subject: Subject = {
+    read: (text, parameters, options) =>
+      Effect.suspend(() => {
+        asked = undefined
+        const query = QueryCache.cached(sql.unsafe(text, parameters), { timeToLive: "1 hour" })
+        return Effect.map(options?.scoped === true ? inScope(query) : query, () => asked)
+      }),
+    write: (text, parameters) =>
+      Effect.suspend(() => {
+        told = []
+        return Effect.map(sql.unsafe(text, parameters), () => ({
+          stamps: told.flatMap(({ stamps }) => stamps),
+          images: told.flatMap(({ images }) => images),
+          all: told.some(({ all }) => all)
+        }))
+      })
+  }
+  return subject
+})
