@@ -8,6 +8,7 @@
  * | `query_cache_bypasses_total` | `reason` | why the database was asked without the cache |
  * | `query_cache_fills_total` | `outcome`: `accepted`, `refused`, `too-large`, `declined`, `unrepresentable`, `failed` | answers offered to the store |
  * | `query_cache_refreshes_total` | `outcome`: `done`, `failed`, `left` to another process, `too-many` | values read anew in the background |
+ * | `query_cache_view_refreshes_total` | `outcome`: `read` here, `taken` from another process, `failed`, `timeout` | refreshes of materialized views |
  * | `query_cache_hints_total` | `reason`: `hardly-read`, `invalidated-unread` | statements and cached queries that caching hardly pays for |
  * | `query_cache_invalidations_total` | `outcome`: `delivered`, `queued`, `redelivered` | invalidations after writes and explicit calls |
  * | `query_cache_undelivered` | | invalidations waiting for delivery now |
@@ -64,6 +65,17 @@ export const fills = Metric.counter("query_cache_fills_total", {
  */
 export const refreshes = Metric.counter("query_cache_refreshes_total", {
   description: "Values read anew in the background",
+  incremental: true
+})
+
+/**
+ * Refreshes of materialized views, by what became of them.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const viewRefreshes = Metric.counter("query_cache_view_refreshes_total", {
+  description: "Refreshes of materialized views",
   incremental: true
 })
 

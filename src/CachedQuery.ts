@@ -9,21 +9,16 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
-import { InvalidOptionError } from "./CacheError.ts"
-import * as CachePolicy from "./CachePolicy.ts"
 import * as CacheScope from "./CacheScope.ts"
 import type * as Dependency from "./Dependency.ts"
 import * as AnyTransaction from "./internal/anyTransaction.ts"
-import { collect, Named } from "./internal/named.ts"
-import * as Options from "./internal/options.ts"
-import * as Outcome from "./internal/outcome.ts"
-import type { Pure } from "./internal/schemas.ts"
+import { collect, type Named } from "./internal/named.ts"
+import { makeNamed, type ValueOptions } from "./internal/namedOptions.ts"
 import * as QueryCache from "./QueryCache.ts"
 
 /**
@@ -84,46 +79,11 @@ export interface CachedQuery<in K, in out A, out E = never> {
  * @category options
  * @since 0.1.0
  */
-export interface CachedQueryOptions<K, A, E, R> {
-  /**
-   * What a key is: a string or a number, a struct, or whatever its schema encodes. Strings, numbers and structs of
-   * plain fields are the fastest.
-   */
-  readonly Key: Pure<K>
-  /** How a value is written to a shared store. Entries of another schema are never read. */
-  readonly Value: Pure<A>
+export interface CachedQueryOptions<K, A, E, R> extends ValueOptions<K, A, E> {
   /** Reads the value of a key. What it asks, it asks the database: `uncached` stands around it. */
   readonly lookup: (key: K) => Effect.Effect<A, E, R>
-  /** How long a value may be served, or a function that tells it for each value. Defaults to 1 minute. */
-  readonly timeToLive?: Duration.Input | ((value: A, key: K) => Duration.Input) | undefined
-  /**
-   * What the value of a key derives from: a write to it, by this client, forgets the value. Without it only `update`,
-   * `invalidate` and the time to live do.
-   */
-  readonly dependencies?: ((key: K) => Iterable<Dependency.Dependency>) | undefined
   /** What else `invalidate` and `update` of a key forget, such as `Dependency.key("user-orders", id)`. */
   readonly related?: ((key: K) => Iterable<Dependency.Dependency>) | undefined
-  /** Decides by the value whether it is stored. A value it refuses, or on which it throws, is returned and not stored. */
-  readonly cacheWhen?: ((value: A, key: K) => boolean) | undefined
-  /**
-   * Failures of the lookup that are kept as values are, "not found" above all, with a time to live of their own. All
-   * other failures are never kept.
-   */
-  readonly keepError?: { readonly Error: Pure<E>; readonly timeToLive: Duration.Input } | undefined
-  /** Change it where the values change in a way that their schema does not tell. */
-  readonly version?: string | undefined
-  readonly tags?: ReadonlyArray<string> | undefined
-  readonly autoInvalidate?: boolean | undefined
-  readonly staleWhileRevalidate?: Duration.Input | undefined
-  readonly staleIfError?: Duration.Input | undefined
-  /** As in `CachePolicy`. For a hard limit put `Effect.timeout` around what `lookup` does. */
-  readonly softTimeout?: Duration.Input | undefined
-  readonly refreshAhead?: CachePolicy.CachePolicy["refreshAhead"]
-  readonly jitter?: number | undefined
-  readonly maxEntryBytes?: number | undefined
-  /** How much the values take together in this process, in bytes: the oldest make way. */
-  readonly maxFormBytes?: number | undefined
-  readonly adaptive?: boolean | undefined
 }
 
 /**
@@ -184,40 +144,7 @@ export const make = <K, A, E = never, R = never>(
   Effect.gen(function*() {
     const { engine } = yield* QueryCache.QueryCache
     const services = servicesOf(yield* Effect.context<R>())
-    Options.known(owner, options, [
-      "Key",
-      "Value",
-      "lookup",
-      "timeToLive",
-      "dependencies",
-      "related",
-      "cacheWhen",
-      "keepError",
-      "version",
-      ...policyOptions
-    ])
-    for (const option of ["lookup", "dependencies", "related", "cacheWhen"] as const) {
-      if (typeof options[option] !== "function" && (options[option] !== undefined || option === "lookup")) {
-        throw new InvalidOptionError(owner, option, options[option], "a function")
-      }
-    }
-    const { keepError, timeToLive } = options
-    const named = new Named<K, A, E>({
-      engine,
-      owner,
-      name: Options.text(owner, "name", name),
-      Key: options.Key,
-      Value: options.Value,
-      keptError: keepError === undefined ? undefined : {
-        Error: keepError.Error,
-        timeToLiveMillis: Options.millis(owner, "keepError.timeToLive", keepError.timeToLive, 0)
-      },
-      version: options.version,
-      policy: policyOf(name, options),
-      timeToLive: typeof timeToLive === "function" ? timeToLive : undefined,
-      cacheWhen: options.cacheWhen,
-      dependencies: options.dependencies
-    })
+    const named = makeNamed<K, A, E>(engine, owner, name, options, { lookup: "wanted", related: "optional" })
     const lookup = (key: K): Effect.Effect<A, E> =>
       Effect.updateContext(
         Effect.suspend(() => options.lookup(key)),
@@ -226,26 +153,11 @@ export const make = <K, A, E = never, R = never>(
       )
     const related = (key: K) => options.related === undefined ? [] : options.related(key)
     const update = (key: K, write: Effect.Effect<any, any, any>): Effect.Effect<any, any, any> =>
-      Effect.onExit(write, (exit) =>
-        Exit.isSuccess(exit)
-          ? named.invalidate(key, related(key))
-          : Outcome.mayHaveWritten(exit.cause)
-          ? named.doubt(key, related(key))
-          : Effect.void).pipe(
-          Effect.tap(engine.transactions.afterCommit(Effect.ignoreCause(named.refresh(key, lookup(key)))))
-        )
+      named.update(key, () => related(key), write, lookup(key))
     return {
       name,
       get: (key) => new Get(named, key, lookup) as any,
-      getMany: (keys) => {
-        const all = [...keys]
-        return Effect.withFiber((fiber) => {
-          const values = named.peekMany(fiber, all)
-          return values !== undefined
-            ? Effect.succeed(values)
-            : collect(all.length, (each) => named.getMany(all, (place) => lookup(all[place]), each))
-        })
-      },
+      getMany: (keys) => new GetMany(named, Array.isArray(keys) ? keys : [...keys], lookup) as any,
       refresh: (key) => named.refresh(key, lookup(key)),
       set: (key, value) => named.set(key, value),
       invalidate: (key) => named.invalidate(key, related(key)),
@@ -257,6 +169,33 @@ export const make = <K, A, E = never, R = never>(
   })
 
 const owner = "CachedQuery.make"
+
+class GetMany<K, A, E> {
+  readonly named: Named<K, A, E>
+  readonly keys: ReadonlyArray<K>
+  readonly lookup: (key: K) => Effect.Effect<A, E>
+
+  constructor(named: Named<K, A, E>, keys: ReadonlyArray<K>, lookup: (key: K) => Effect.Effect<A, E>) {
+    this.named = named
+    this.keys = keys
+    this.lookup = lookup
+  }
+}
+
+Object.assign(
+  GetMany.prototype,
+  Effectable.Prototype<Effect.Effect<any, any> & GetMany<any, any, any>>({
+    label: "CachedQuery.getMany",
+    evaluate(fiber) {
+      const { lookup, named } = this
+      const values = named.peekMany(fiber, this.keys)
+      if (values !== undefined) return Exit.succeed(values)
+      // The caller's own array, which it may change while this waits.
+      const keys = this.keys.slice()
+      return collect(keys.length, (each) => named.getMany(keys, (place) => lookup(keys[place]), each))
+    }
+  })
+)
 
 /** What a hit costs is this object. */
 class Get<K, A, E> {
@@ -280,28 +219,6 @@ Object.assign(
     }
   })
 )
-
-const policyOptions = [
-  "tags",
-  "autoInvalidate",
-  "staleWhileRevalidate",
-  "staleIfError",
-  "softTimeout",
-  "refreshAhead",
-  "jitter",
-  "maxEntryBytes",
-  "maxFormBytes",
-  "adaptive"
-] as const
-
-const policyOf = (name: string, options: CachedQueryOptions<any, any, any, any>): CachePolicy.Resolved => {
-  const policy: Record<string, unknown> = { name }
-  for (const option of policyOptions) {
-    if (options[option] !== undefined) policy[option] = options[option]
-  }
-  if (typeof options.timeToLive !== "function") policy.timeToLive = options.timeToLive
-  return CachePolicy.resolve(policy)
-}
 
 /** What a lookup uses wherever it runs: of where it is asked for it gets the rest, the scope and the spans among it. */
 const servicesOf = (context: Context.Context<never>): Context.Context<never> =>

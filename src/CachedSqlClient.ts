@@ -17,18 +17,22 @@ import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as SqlClient from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import * as Stream from "effect/Stream"
 import { InvalidOptionError } from "./CacheError.ts"
 import * as CachePolicy from "./CachePolicy.ts"
 import * as CacheScope from "./CacheScope.ts"
 import * as CacheStore from "./CacheStore.ts"
 import * as Fingerprinter from "./Fingerprinter.ts"
 import { transactionOf } from "./internal/anyTransaction.ts"
+import { Changes } from "./internal/changes.ts"
+import { CurrentConsulted } from "./internal/consulted.ts"
 import * as Deliveries from "./internal/delivery.ts"
 import type { Engine } from "./internal/engine.ts"
 import { Flights } from "./internal/flights.ts"
 import { Forms } from "./internal/forms.ts"
 import * as Naming from "./internal/naming.ts"
 import * as Options from "./internal/options.ts"
+import * as Woken from "./internal/reactivity.ts"
 import { Reader } from "./internal/reader.ts"
 import { Rules } from "./internal/rules.ts"
 import { makeStatements } from "./internal/statement.ts"
@@ -102,6 +106,12 @@ export interface CachedSqlClientOptions {
    * themselves: a write is a write to the table it names and to nothing else.
    */
   readonly catalogInterval?: Duration.Input | false | undefined
+  /**
+   * Whether the invalidations of other processes are listened to, so that they wake `QueryCache.changes`, materialized
+   * views, `sql.reactive` and atoms here: with Redis, a connection of its own. What is *served* does not depend on it.
+   * Defaults to `true`.
+   */
+  readonly remoteChanges?: boolean | undefined
 }
 
 /**
@@ -156,7 +166,9 @@ export const layerNoDeps = (
   PgClient.PgClient | CacheStore.CacheStore | Fingerprinter.Fingerprinter | QueryAnalyzer.QueryAnalyzer
 > => {
   const settings = resolve(options)
-  return Layer.effectContext(Effect.flatMap(PgClient.PgClient, (client) => make(client, settings)))
+  return Layer.effectContext(Effect.flatMap(PgClient.PgClient, (client) => make(client, settings))).pipe(
+    Layer.provide(Woken.sharedReactivity)
+  )
 }
 
 /**
@@ -173,6 +185,7 @@ export const layerNoop: Layer.Layer<Services, never, PgClient.PgClient> = Layer.
 ).pipe(
   Layer.provideMerge(Fingerprinter.layer),
   Layer.provide([
+    Woken.sharedReactivity,
     // Nothing is asked of it but a form, which has to say nothing.
     Layer.succeed(QueryAnalyzer.QueryAnalyzer, {
       analyze: () => ({ _tag: "Read", tables: [], timeDependent: false })
@@ -266,6 +279,7 @@ interface Settings {
   readonly invalidationTimeoutMillis: number
   readonly maxRefreshes: number
   readonly catalogIntervalMillis: number | undefined
+  readonly remoteChanges: boolean
   readonly noop: boolean
 }
 
@@ -279,7 +293,8 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
     "lookupTimeout",
     "invalidationTimeout",
     "maxRefreshes",
-    "catalogInterval"
+    "catalogInterval",
+    "remoteChanges"
   ])
   const policy = CachePolicy.resolve(options.policy ?? {})
   return {
@@ -296,6 +311,7 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
     catalogIntervalMillis: options.catalogInterval === false
       ? undefined
       : Options.millis(owner, "catalogInterval", options.catalogInterval, 60_000),
+    remoteChanges: Options.flag(owner, "remoteChanges", options.remoteChanges) ?? true,
     noop: false
   }
 }
@@ -392,12 +408,20 @@ const namespaceOf = (
 
 type Provided = Exclude<Services, Fingerprinter.Fingerprinter>
 
-const allFlights = new WeakMap<object, Map<string, Set<Flights>>>()
+interface Peer {
+  readonly flights: Flights
+  readonly changes: Changes
+}
 
-/** The flights of all clients in this process that share a namespace of a store: a write through one detaches them all. */
-const peersOf = (store: CacheStore.CacheStore["Service"], namespace: string): Set<Flights> => {
-  let namespaces = allFlights.get(store)
-  if (namespaces === undefined) allFlights.set(store, namespaces = new Map())
+const allPeers = new WeakMap<object, Map<string, Set<Peer>>>()
+
+/**
+ * All clients in this process that share a namespace of a store: a write through one detaches the flights of them all,
+ * and wakes who listens to any of them.
+ */
+const peersOf = (store: CacheStore.CacheStore["Service"], namespace: string): Set<Peer> => {
+  let namespaces = allPeers.get(store)
+  if (namespaces === undefined) allPeers.set(store, namespaces = new Map())
   let peers = namespaces.get(namespace)
   if (peers === undefined) namespaces.set(namespace, peers = new Set())
   return peers
@@ -412,7 +436,11 @@ const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<
   Context.Context<Provided>,
   never,
-  CacheStore.CacheStore | Fingerprinter.Fingerprinter | QueryAnalyzer.QueryAnalyzer | Scope.Scope
+  | CacheStore.CacheStore
+  | Fingerprinter.Fingerprinter
+  | QueryAnalyzer.QueryAnalyzer
+  | Woken.SharedReactivity
+  | Scope.Scope
 > {
   const known = decorated.get(client)
   if (known !== undefined) return known
@@ -427,13 +455,25 @@ const make = Effect.fnUntraced(function*(
   const health = StoreHealth.make(tally, { timed: store.shared })
   const current = makeCurrent()
   // A flight is nobody's transaction, and what it asks is nobody's `withInfo`.
-  const flights = new Flights([client.transactionService, current, QueryCache.Collector], {
+  const flights = new Flights([client.transactionService, current, QueryCache.Collector, CurrentConsulted], {
     maxRefreshes: settings.maxRefreshes
   })
   const peers = peersOf(store, namespace)
-  peers.add(flights)
+  const reactivities = yield* Woken.reactivities
+  const changes = new Changes({
+    namespace,
+    store,
+    health,
+    tally,
+    detach: (targets) => flights.detach(targets),
+    reactivities,
+    remote: settings.remoteChanges && !settings.noop,
+    timeoutMillis: settings.invalidationTimeoutMillis
+  })
+  const peer: Peer = { flights, changes }
+  peers.add(peer)
   yield* Effect.addFinalizer(() => {
-    peers.delete(flights)
+    peers.delete(peer)
     return flights.interruptAll
   })
   const naming = yield* Naming.make({
@@ -441,15 +481,18 @@ const make = Effect.fnUntraced(function*(
     analyzer,
     interval: settings.catalogIntervalMillis === undefined ? undefined : Duration.millis(settings.catalogIntervalMillis)
   })
+  yield* changes.run
   const delivery = naming.observe(
     yield* Deliveries.make({
       namespace,
       store,
       flights: {
         detach: (targets) => {
-          for (const peer of peers) peer.detach(targets)
+          for (const { flights } of peers) flights.detach(targets)
         }
       },
+      announce: (targets, clock) =>
+        Effect.forEach(peers, ({ changes }) => changes.announce(targets, clock), { discard: true }),
       health,
       tally,
       timeoutMillis: settings.invalidationTimeoutMillis
@@ -462,8 +505,10 @@ const make = Effect.fnUntraced(function*(
     facts: { namespace, schemaVersion: settings.schemaVersion, session: target.session },
     fingerprinter,
     store,
+    health,
     reader: new Reader({ store, flights, health, tally, lookupTimeoutMillis: settings.lookupTimeoutMillis }),
     delivery,
+    changes,
     transactions,
     naming,
     tally,
@@ -497,6 +542,9 @@ const make = Effect.fnUntraced(function*(
     }))
   })
 
+  const mailbox = (keys: Woken.Keys, effect: Effect.Effect<any, any, any>): Effect.Effect<any, any, any> =>
+    Effect.andThen(changes.attend(() => {}), reactivities[0].query(Woken.withEvery(keys), effect))
+
   const decorate = (base: PgClient.PgClient): PgClient.PgClient => {
     const plain = base.withoutTransforms()
     const rows = base === client ? "rows" : "plain"
@@ -514,6 +562,9 @@ const make = Effect.fnUntraced(function*(
     const self: PgClient.PgClient = Object.assign(tag, base, {
       unsafe: (sql: string, params?: ReadonlyArray<unknown>) => statements.wrap(base.unsafe(sql, params)),
       withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => ready(transactions.withTransaction(effect)),
+      reactive: (keys: Woken.Keys, effect: Effect.Effect<any, any, any>) =>
+        Stream.unwrap(Effect.map(mailbox(keys, effect), Stream.fromQueue)),
+      reactiveMailbox: mailbox,
       withoutTransforms: () => plain === base ? self : withoutTransforms ??= decorate(plain),
       reserve
     }) as any

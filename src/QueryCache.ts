@@ -12,9 +12,11 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
 import type * as Fiber from "effect/Fiber"
+import * as Stream from "effect/Stream"
 import * as CacheMetrics from "./CacheMetrics.ts"
 import * as CachePolicy from "./CachePolicy.ts"
 import type { Engine } from "./internal/engine.ts"
+import * as Live from "./internal/live.ts"
 
 /**
  * Answers reads from the store, and fills it: what statements, cached queries
@@ -174,6 +176,54 @@ export const withInfo = <A, E, R>(
     const queries: Array<QueryInfo> = []
     return Effect.map(Effect.provideService(self, Collector, queries), (value) => [queries, value])
   })
+
+/**
+ * Emits the value of an effect, and its value anew whenever it may have changed.
+ *
+ * **When to use**
+ *
+ * For whatever is shown as long as somebody looks at it: a page that is pushed to a
+ * browser, an atom, a metric.
+ *
+ * **Details**
+ *
+ * - It may have changed when something was invalidated, in this process or, with a
+ *   shared store, in another, that the effect consulted when it last ran: what its
+ *   statements read, cached or not, and what its cached queries and materialized
+ *   views depend on. A statement of which nobody knows what it reads depends on
+ *   everything.
+ * - It listens before it first reads, and what it emits after a change was read
+ *   after it. Where messages of the store may have been lost, it reads again.
+ * - The effect runs when the stream is pulled. Changes that come meanwhile are one.
+ * - It fails as the effect fails. `Stream.retry` begins anew.
+ *
+ * **Gotchas**
+ *
+ * What ends by its time to live is no change. What nobody invalidates is not seen.
+ *
+ * **Example** (The number of orders, live)
+ *
+ * ```ts
+ * import { Console, Effect, Stream } from "effect"
+ * import { QueryCache } from "effect-query-cache"
+ * import { SqlClient } from "effect/sql"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const sql = yield* SqlClient.SqlClient
+ *   const total = sql<{ n: number }>`SELECT count(*)::int AS n FROM orders`.pipe(QueryCache.cached())
+ *   yield* QueryCache.changes(total).pipe(
+ *     Stream.map(([{ n }]) => n),
+ *     Stream.changes,
+ *     Stream.runForEach((n) => Console.log(`${n} orders`))
+ *   )
+ * })
+ * ```
+ *
+ * @category streams
+ * @since 0.1.0
+ */
+export const changes = <A, E, R>(self: Effect.Effect<A, E, R>): Stream.Stream<A, E, R | QueryCache> =>
+  Stream.unwrap(Effect.map(QueryCache, ({ engine }) => Live.stream(engine.changes, self)))
 
 /**
  * What would become of a statement here and now, and why. Runs nothing.

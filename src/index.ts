@@ -7,6 +7,7 @@
  * @since 0.1.0
  */
 export * as CachedQuery from "./CachedQuery.ts"
+export * as CachedResolver from "./CachedResolver.ts"
 export * as CachedSqlClient from "./CachedSqlClient.ts"
 export * as CacheError from "./CacheError.ts"
 export * as CacheMetrics from "./CacheMetrics.ts"
@@ -16,6 +17,7 @@ export * as CacheStore from "./CacheStore.ts"
 export * as Dependency from "./Dependency.ts"
 export * as Fingerprinter from "./Fingerprinter.ts"
 export * as Invalidator from "./Invalidator.ts"
+export * as MaterializedView from "./MaterializedView.ts"
 export * as QueryAnalyzer from "./QueryAnalyzer.ts"
 export * as QueryCache from "./QueryCache.ts"
 export * as RedisStore from "./RedisStore.ts"

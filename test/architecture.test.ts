@@ -12,6 +12,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "CacheScope",
     "Dependency",
     "internal/anyTransaction",
+    "internal/consulted",
     "internal/options"
   ],
   [
@@ -29,18 +30,24 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/redis/",
     "internal/rowCodec",
     "internal/rows",
-    "internal/schemas"
+    "internal/schemas",
+    "internal/viewCodec"
   ],
   [
     "Invalidator",
     "QueryCache",
+    "internal/changes",
     "internal/delivery",
     "internal/engine",
     "internal/flights",
     "internal/habits",
+    "internal/live",
     "internal/naming",
     "internal/outcome",
+    "internal/pilot",
+    "internal/reactivity",
     "internal/reader",
+    "internal/reading",
     "internal/rules",
     "internal/storeHealth",
     "internal/tally",
@@ -57,8 +64,11 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/formTrie",
     "internal/forms",
     "internal/named",
+    "internal/namedOptions",
     "internal/statement",
-    "internal/testDatabase"
+    "internal/testDatabase",
+    "internal/view",
+    "internal/viewSource"
   ]
 ]
 

@@ -8,7 +8,8 @@
  * 3. Flights are detached once more: one that began between the commit and the
  *    store's answer may have found the old entry, and after the write returns
  *    nobody may join it.
- * 4. The write returns.
+ * 4. Whoever listens to changes is told.
+ * 5. The write returns.
  *
  * Where step 2 fails or takes too long, the targets go to the queue. Until the
  * queue has delivered them this process serves nothing that depends on them, and
@@ -26,7 +27,7 @@ import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import type { CacheStore } from "../CacheStore.ts"
+import type { CacheStore, LogicalClock } from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import type { Flights } from "./flights.ts"
 import type { StoreHealth } from "./storeHealth.ts"
@@ -70,6 +71,8 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly health: StoreHealth
   readonly tally: Tally
   readonly timeoutMillis: number
+  /** Tells of an invalidation that has taken effect for this process. `clock`: as the store has it, if it has it. */
+  readonly announce: (targets: Dependency.Targets, clock: LogicalClock | undefined) => Effect.Effect<void>
 }): Effect.fn.Return<Delivery, never, Scope.Scope> {
   const { flights, health, namespace, store, tally } = options
   const unserved = new Unserved()
@@ -106,10 +109,11 @@ export const make = Effect.fnUntraced(function*(options: {
   const deliver = (targets: Dependency.Targets): Effect.Effect<void> =>
     Effect.suspend(() => {
       flights.detach(targets)
-      return Effect.map(Effect.exit(send(targets)), (exit) => {
+      return Effect.flatMap(Effect.exit(send(targets)), (exit) => {
         if (Exit.isSuccess(exit)) tally.invalidated("delivered")
         else enqueue(targets)
         flights.detach(targets)
+        return options.announce(targets, Exit.isSuccess(exit) ? exit.value : undefined)
       })
     })
 
@@ -120,7 +124,7 @@ export const make = Effect.fnUntraced(function*(options: {
       const group = sending = queue[0]
       const exit = yield* Effect.exit(send(group.targets))
       sending = undefined
-      yield* exit
+      const clock = yield* exit
       flights.detach(group.targets)
       // The queue may have collapsed into one that stands for everything.
       const index = queue.indexOf(group)
@@ -128,6 +132,7 @@ export const make = Effect.fnUntraced(function*(options: {
       unserved.remove(group.targets)
       tally.invalidated("redelivered")
       tally.undelivered(queue.length)
+      yield* options.announce(group.targets, clock)
     }
     pending.closeUnsafe()
   }).pipe(

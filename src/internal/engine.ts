@@ -8,10 +8,12 @@ import type * as CacheScope from "../CacheScope.ts"
 import type * as CacheStore from "../CacheStore.ts"
 import type * as Dependency from "../Dependency.ts"
 import type { Fingerprinter } from "../Fingerprinter.ts"
+import type { Changes } from "./changes.ts"
 import type { Delivery } from "./delivery.ts"
 import type { Naming } from "./naming.ts"
 import type { Reader } from "./reader.ts"
 import type { Rules } from "./rules.ts"
+import type { StoreHealth } from "./storeHealth.ts"
 import type { Tally } from "./tally.ts"
 import type { Transactions } from "./transactions.ts"
 
@@ -26,8 +28,10 @@ export interface Engine {
   readonly facts: Facts
   readonly fingerprinter: Fingerprinter["Service"]
   readonly store: CacheStore.CacheStore["Service"]
+  readonly health: StoreHealth
   readonly reader: Reader
   readonly delivery: Delivery
+  readonly changes: Changes
   readonly transactions: Transactions
   /** What names mean. */
   readonly naming: Naming

@@ -3,9 +3,9 @@
  * key share while they are under way.
  *
  * A flight runs in a fiber of its own, with the services of its first caller but
- * outside that caller's transaction and scope. Callers are counted: one that is
- * interrupted leaves the flight to the others, and when the last one leaves
- * before the value is there, the flight is interrupted too. Those who leave
+ * outside that caller's transaction and scope. Each caller has a seat in it. One
+ * that is interrupted leaves the flight to the others, and when the last one
+ * leaves before the value is there, the flight is interrupted too. Those who leave
  * because they were served something stale leave it to go on.
  *
  * Its value is there before its fill is judged. Until then the flight stays
@@ -19,6 +19,12 @@
  * - Two policies may share a statement and depend on different tags. A flight is
  *   joined only by callers with its own dependencies, since an invalidation of
  *   another caller's tag would not detach it.
+ * - A caller may be interrupted between the beginning of its flight and its wait
+ *   for it. Hence a seat is taken as the flight begins, and not by the wait, and
+ *   whoever has one sees to it that it is left: a flight of which nobody knows
+ *   would hold on to its connection.
+ * - A query may never end. Whoever comes half a minute later begins another
+ *   flight, so that one connection that hangs does not hang them all.
  *
  * A refresh is a flight that nobody waits for: one per key, and so many in all.
  * Nobody joins it. A caller that can wait for nothing else is told when it ends.
@@ -40,93 +46,148 @@ export interface Takes<A> {
   readonly insteadOfError: (stale: A) => boolean
 }
 
-const nothing: Takes<any> = { stale: () => false, insteadOfError: () => false }
+export const takesNothing: Takes<any> = { stale: () => false, insteadOfError: () => false }
 
-interface Waiter<A, E> {
-  readonly resume: (exit: Exit.Exit<A, E>) => void
-  readonly takes: Takes<A>
+/** From this age on a flight is not joined, and does not keep another one from beginning. */
+const overdueMillis = 30_000
+
+/** A caller's place in a flight. */
+export class Seat<A, E> {
+  readonly flight: Flight<A, E>
+  takes: Takes<A>
+  private exit: Exit.Exit<A, E> | undefined
+  private resume: ((exit: Exit.Exit<A, E>) => void) | undefined
+
+  constructor(flight: Flight<A, E>, takes: Takes<A>) {
+    this.flight = flight
+    this.takes = takes
+    this.exit = undefined
+    this.resume = undefined
+  }
+
+  /** What the flight brings, or something stale that the caller takes. */
+  get served(): Effect.Effect<A, E> {
+    return Effect.callback<A, E>((resume) => {
+      if (this.exit !== undefined) resume(this.exit)
+      else this.resume = resume
+    })
+  }
+
+  /** Leaves, once. Whoever leaves last ends the flight, and has waited for its end when the effect does. */
+  get leave(): Effect.Effect<void> {
+    return Effect.suspend(() => this.flight.empty(this) ? this.flight.abandon : Effect.void)
+  }
+
+  /** Leaves a flight that goes on. */
+  leaveBehind(): void {
+    this.flight.goesOn = true
+    this.flight.empty(this)
+  }
+
+  /** @internal */
+  serve(exit: Exit.Exit<A, E>): void {
+    this.exit = exit
+    this.resume?.(exit)
+  }
 }
 
 export class Flight<A, E> {
   readonly key: CacheKey
   readonly dependencies: Dependency.DependencySet
+  readonly begunAtMillis: number
+  /** Whether nobody was to wait for it, or nobody does any more. */
+  isRefresh: boolean
+  /** Whether it goes on when nobody waits for it. */
+  goesOn: boolean
   /** The value or the failure, once it is there. */
   exit: Exit.Exit<A, E> | undefined
   /** The last stale value it has found. */
   stale: A | undefined
   /** What may be served in place of its failure. */
   private fallback: A | undefined
-  /** Whether it goes on when nobody waits for it. */
-  goesOn: boolean
   /** @internal */
   fiber: Fiber.Fiber<void> | undefined
   private readonly flights: Flights
-  private readonly waiters = new Set<Waiter<A, E>>()
+  private readonly seats = new Set<Seat<A, E>>()
 
-  constructor(flights: Flights, key: CacheKey, dependencies: Dependency.DependencySet, isRefresh: boolean) {
+  constructor(
+    flights: Flights,
+    key: CacheKey,
+    dependencies: Dependency.DependencySet,
+    begunAtMillis: number,
+    isRefresh: boolean
+  ) {
     this.flights = flights
     this.key = key
     this.dependencies = dependencies
+    this.begunAtMillis = begunAtMillis
+    this.isRefresh = isRefresh
+    this.goesOn = isRefresh
     this.exit = undefined
     this.stale = undefined
     this.fallback = undefined
-    this.goesOn = isRefresh
     this.fiber = undefined
   }
 
   get isAwaited(): boolean {
-    return this.waiters.size > 0
+    return this.seats.size > 0
+  }
+
+  /** Whether somebody waits who takes a value in place of a failure. */
+  isConsoledBy(stale: A): boolean {
+    for (const seat of this.seats) {
+      if (seat.takes.insteadOfError(stale)) return true
+    }
+    return false
+  }
+
+  /** Takes a seat, which must be left. */
+  seat(takes: Takes<A>): Seat<A, E> {
+    const seat = new Seat<A, E>(this, takes)
+    if (this.exit === undefined) this.seats.add(seat)
+    else seat.serve(this.exitFor(takes))
+    return seat
   }
 
   /** Serves what is stale to those who take it. */
   offer(stale: A): void {
     this.stale = stale
-    for (const waiter of this.waiters) {
-      if (waiter.takes.stale(stale)) this.serve(waiter, stale)
+    for (const seat of this.seats) {
+      if (!seat.takes.stale(stale)) continue
+      seat.leaveBehind()
+      seat.serve(Exit.succeed(stale))
     }
   }
 
+  /** Nobody joins it any more. */
+  close(): void {
+    this.flights.forget(this)
+  }
+
   /** Ends the wait, once. Where there is no fill to wait for, nobody may join any more. */
-  settle(exit: Exit.Exit<A, E>, options?: { readonly joinable?: boolean; readonly stale?: A | undefined }): void {
+  settle(exit: Exit.Exit<A, E>, options?: { readonly joinable?: boolean; readonly fallback?: A | undefined }): void {
     if (this.exit !== undefined) return
     this.exit = exit
-    this.fallback = options?.stale
+    this.fallback = options?.fallback
     // Nobody joins a failure: the next caller asks again.
-    if (options?.joinable !== true || Exit.isFailure(exit)) this.flights.forget(this)
-    for (const waiter of this.waiters) waiter.resume(this.exitFor(waiter.takes))
-    this.waiters.clear()
+    if (options?.joinable !== true || Exit.isFailure(exit)) this.close()
+    // A caller may run as it is served, and leave: it is not the last of those who wait.
+    for (const seat of this.seats) {
+      this.seats.delete(seat)
+      seat.serve(this.exitFor(seat.takes))
+    }
   }
 
-  /** Waits for the value, or for something stale that the caller takes. `began`: the caller is who began the flight. */
-  await(takes: Takes<A> = nothing, began = false): Effect.Effect<A, E> {
-    return Effect.callback<A, E>((resume) => {
-      if (this.exit !== undefined) {
-        resume(this.exitFor(takes))
-        return
-      }
-      const waiter: Waiter<A, E> = { resume, takes }
-      this.waiters.add(waiter)
-      // The flight may have looked before its caller waited.
-      if (began && this.stale !== undefined && takes.stale(this.stale)) {
-        this.serve(waiter, this.stale)
-        return
-      }
-      return Effect.suspend(() => {
-        this.waiters.delete(waiter)
-        if (this.isAwaited || this.goesOn || this.exit !== undefined) return Effect.void
-        // Forgotten first, or a caller could join what is being interrupted.
-        this.flights.forget(this)
-        return Effect.asVoid(Fiber.interrupt(this.fiber!))
-      })
-    })
+  /** @internal Whether it was the last seat of a flight that ends with it. */
+  empty(seat: Seat<A, E>): boolean {
+    return this.seats.delete(seat) && !this.isAwaited && !this.goesOn
   }
 
-  private serve(waiter: Waiter<A, E>, stale: A): void {
-    this.waiters.delete(waiter)
-    this.goesOn = true
-    // Whoever comes now asks the store for itself: what was valid at this lookup may not be at theirs.
-    if (!this.isAwaited) this.flights.becomeRefresh(this)
-    waiter.resume(Exit.succeed(stale))
+  /** @internal */
+  get abandon(): Effect.Effect<void> {
+    // Closed first, or a caller could join what is being interrupted.
+    this.close()
+    return Effect.asVoid(Fiber.interrupt(this.fiber!))
   }
 
   private exitFor(takes: Takes<A>): Exit.Exit<A, E> {
@@ -149,46 +210,64 @@ export class Flights {
   }
 
   /** The flight of a key that a caller with these dependencies may join. */
-  find(key: CacheKey, basis: string): Flight<any, any> | undefined {
-    const flight = this.joinable.get(key)
-    return flight !== undefined && flight.dependencies.basis === basis ? flight : undefined
+  find(key: CacheKey, basis: string, nowMillis: number): Flight<any, any> | undefined {
+    const flight = this.joinable.get(key, basis)
+    return flight === undefined || isOverdue(flight, nowMillis) ? undefined : flight
   }
 
   /** The refresh of a key that is under way. */
-  refreshing(key: CacheKey, basis: string): Flight<any, any> | undefined {
-    const flight = this.refreshes.get(key)
-    return flight !== undefined && flight.exit === undefined && flight.dependencies.basis === basis ? flight : undefined
+  refreshing(key: CacheKey, basis: string, nowMillis: number): Flight<any, any> | undefined {
+    const flight = this.refreshes.get(key, basis)
+    return flight === undefined || flight.exit !== undefined || isOverdue(flight, nowMillis) ? undefined : flight
   }
 
   /**
-   * Begins a flight with the services of the fiber. `body` settles it once, and may go on after that. From the look at
-   * the table to here nothing can come between.
+   * Begins a flight with the services of the fiber, whatever flight there is. The seat is its first caller's, to be
+   * left by it. `body` settles the flight once, and may go on after that.
    */
   begin<A, E>(
     fiber: Fiber.Fiber<unknown, unknown>,
     key: CacheKey,
     dependencies: Dependency.DependencySet,
+    nowMillis: number,
+    takes: Takes<A>,
     body: (flight: Flight<A, E>) => Effect.Effect<void>
-  ): Flight<A, E> {
-    const flight = new Flight<A, E>(this, key, dependencies, false)
-    if (this.joinable.get(key) === undefined) this.joinable.set(flight)
+  ): Seat<A, E> {
+    const flight = new Flight<A, E>(this, key, dependencies, nowMillis, false)
+    const seat = flight.seat(takes)
+    this.joinable.set(flight)
     this.start(fiber, flight, body)
-    return flight
+    return seat
   }
 
   /** Begins a refresh, unless there is one, the value is being read as it is, or too many are under way. */
   refresh<A, E>(
     fiber: Fiber.Fiber<unknown, unknown>,
     key: CacheKey,
+    basis: string,
     dependencies: () => Dependency.DependencySet,
+    nowMillis: number,
     body: (flight: Flight<A, E>) => Effect.Effect<void>
   ): "begun" | "under way" | "too many" {
-    if (this.refreshes.get(key) !== undefined || this.joinable.get(key) !== undefined) return "under way"
-    if (this.refreshes.size >= this.maxRefreshes) return "too many"
-    const flight = new Flight<A, E>(this, key, dependencies(), true)
+    if (this.find(key, basis, nowMillis) !== undefined) return "under way"
+    const room = this.roomFor(key, basis, nowMillis)
+    if (room !== "begun") return room
+    const flight = new Flight<A, E>(this, key, dependencies(), nowMillis, true)
     this.refreshes.set(flight)
     this.start(fiber, flight, body)
-    return "begun"
+    return room
+  }
+
+  /** Makes a refresh of a flight for which nobody waits any more, if one may begin. Else it is to end. */
+  becomeRefresh(flight: Flight<any, any>, nowMillis: number): "begun" | "under way" | "too many" {
+    // One that was detached reads what no store would take.
+    if (!this.joinable.delete(flight)) return "under way"
+    const room = this.roomFor(flight.key, flight.dependencies.basis, nowMillis)
+    if (room === "begun") {
+      flight.isRefresh = true
+      this.refreshes.set(flight)
+    }
+    return room
   }
 
   /** Lets later callers begin anew where a flight depends on what was touched. */
@@ -197,9 +276,14 @@ export class Flights {
     this.refreshes.deleteWhere((flight) => touches(targets, flight.dependencies))
   }
 
-  /** How many keys have a flight that can be joined. */
+  /** How many flights can be joined. */
   get size(): number {
     return this.joinable.size
+  }
+
+  /** How many refreshes are under way, or rest after a failure. */
+  get refreshCount(): number {
+    return this.refreshes.size
   }
 
   readonly interruptAll: Effect.Effect<void> = Effect.suspend(() => Fiber.interruptAll(this.fibers))
@@ -209,11 +293,13 @@ export class Flights {
     this.joinable.delete(flight)
   }
 
-  /** @internal */
-  becomeRefresh(flight: Flight<any, any>): void {
-    // One that was detached is nobody's any more.
-    if (!this.joinable.delete(flight)) return
-    if (this.refreshes.get(flight.key) === undefined) this.refreshes.set(flight)
+  private roomFor(key: CacheKey, basis: string, nowMillis: number): "begun" | "under way" | "too many" {
+    const refresh = this.refreshes.get(key, basis)
+    if (refresh !== undefined) return isOverdue(refresh, nowMillis) ? "begun" : "under way"
+    if (this.refreshes.size >= this.maxRefreshes) {
+      this.refreshes.deleteWhere((refresh) => isOverdue(refresh, nowMillis))
+    }
+    return this.refreshes.size < this.maxRefreshes ? "begun" : "too many"
   }
 
   private start<A, E>(
@@ -236,38 +322,48 @@ export class Flights {
   }
 }
 
-/** Flights by space and local key. */
+// One from the future began before somebody set the clock back.
+const isOverdue = ({ begunAtMillis }: Flight<any, any>, nowMillis: number): boolean =>
+  Math.abs(nowMillis - begunAtMillis) >= overdueMillis
+
+/** Flights by basis, space and local key. */
 class ByKey {
-  private readonly spaces = new Map<string, Map<CacheKey["local"], Flight<any, any>>>()
+  private readonly bases = new Map<string, Map<string, Map<CacheKey["local"], Flight<any, any>>>>()
   size = 0
 
-  get(key: CacheKey): Flight<any, any> | undefined {
-    return this.spaces.get(key.space)?.get(key.local)
+  get({ local, space }: CacheKey, basis: string): Flight<any, any> | undefined {
+    return this.bases.get(basis)?.get(space)?.get(local)
   }
 
-  /** Where there is none. */
+  /** In the place of what is there. */
   set(flight: Flight<any, any>): void {
-    const { local, space } = flight.key
-    const locals = this.spaces.get(space)
-    if (locals === undefined) this.spaces.set(space, new Map([[local, flight]]))
-    else locals.set(local, flight)
-    this.size++
+    const { dependencies: { basis }, key: { local, space } } = flight
+    let spaces = this.bases.get(basis)
+    if (spaces === undefined) this.bases.set(basis, spaces = new Map())
+    let locals = spaces.get(space)
+    if (locals === undefined) spaces.set(space, locals = new Map())
+    if (!locals.has(local)) this.size++
+    locals.set(local, flight)
   }
 
   delete(flight: Flight<any, any>): boolean {
-    const { local, space } = flight.key
-    const locals = this.spaces.get(space)
+    const { dependencies: { basis }, key: { local, space } } = flight
+    const spaces = this.bases.get(basis)
+    const locals = spaces?.get(space)
     if (locals?.get(local) !== flight) return false
     locals.delete(local)
-    if (locals.size === 0) this.spaces.delete(space)
+    if (locals.size === 0) spaces!.delete(space)
+    if (spaces!.size === 0) this.bases.delete(basis)
     this.size--
     return true
   }
 
   deleteWhere(predicate: (flight: Flight<any, any>) => boolean): void {
-    for (const locals of this.spaces.values()) {
-      for (const flight of locals.values()) {
-        if (predicate(flight)) this.delete(flight)
+    for (const spaces of this.bases.values()) {
+      for (const locals of spaces.values()) {
+        for (const flight of locals.values()) {
+          if (predicate(flight)) this.delete(flight)
+        }
       }
     }
   }

@@ -126,6 +126,12 @@ export class Plan {
       [...form.names.reads(tables ?? []), ...form.names.dependencies(this.policy.dependencies)],
       { autoInvalidate: this.policy.autoInvalidate }
     )
+    form.options.engine.changes.know(this.dependencies.stamps)
+  }
+
+  /** Whether the tables of its statement are among its dependencies, or the program has named them itself. */
+  get isKnown(): boolean {
+    return this.form.analysis._tag === "Read" || this.refusal === undefined || this.refusal === "rule"
   }
 }
 
@@ -186,6 +192,8 @@ export class Forms {
     if (form === undefined) {
       form = new Form(this.options, sql, kind, names)
       if (form.isLasting) this.forms.set(key, form)
+      const { analysis } = form
+      if (analysis._tag === "Read" || analysis._tag === "Write") this.options.engine.changes.know(analysis.tables)
     }
     return form
   }

@@ -121,6 +121,8 @@ export class MemoryTable {
   readonly options: MemoryTableOptions
   readonly epoch = "memory"
   private readonly spaces = new Map<string, Space>()
+  private lastName: string | undefined
+  private lastSpace: Space | undefined
   private readonly namespaces = new Map<string, Namespace>()
   private head: MemoryEntry | undefined
   private tail: MemoryEntry | undefined
@@ -200,7 +202,10 @@ export class MemoryTable {
     while (this.size >= this.options.capacity || this.bytes + entry.bytes > this.options.maxBytes) this.evict()
     // A space goes with its last entry.
     let space = this.spaces.get(key.space)
-    if (space === undefined) this.spaces.set(key.space, space = new Space())
+    if (space === undefined) {
+      this.spaces.set(key.space, space = new Space())
+      this.lastName = undefined
+    }
 
     const group = this.groupOf(namespace, entry.dependencies)
     group.size++
@@ -237,7 +242,13 @@ export class MemoryTable {
   }
 
   private find(key: CacheStore.CacheKey): MemoryEntry | undefined {
-    return this.spaces.get(key.space)?.entries.get(key.local)
+    const name = key.space
+    // Who asks for several values asks in one space: it is looked for once.
+    if (name !== this.lastName) {
+      this.lastSpace = this.spaces.get(name)
+      this.lastName = name
+    }
+    return this.lastSpace?.entries.get(key.local)
   }
 
   private lease(): CacheStore.Lease {
@@ -356,7 +367,10 @@ export class MemoryTable {
     entry.newer = entry.older = undefined
     entry.space.entries.delete(entry.key.local)
     entry.space.bytes -= entry.bytes
-    if (entry.space.entries.size === 0) this.spaces.delete(entry.key.space)
+    if (entry.space.entries.size === 0) {
+      this.spaces.delete(entry.key.space)
+      this.lastName = undefined
+    }
     this.leave(entry.group)
     this.size--
     this.bytes -= entry.bytes
@@ -386,6 +400,9 @@ export class MemoryTable {
       }
     }
     let keys = 0
+    if (this.lastName !== undefined && this.lastSpace !== this.spaces.get(this.lastName)) {
+      throw new Error("another space is remembered")
+    }
     for (const space of this.spaces.values()) {
       if (space.entries.size === 0) throw new Error("an empty space is kept")
       keys += space.entries.size

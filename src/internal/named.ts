@@ -19,11 +19,13 @@ import type * as CacheStore from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import * as QueryCache from "../QueryCache.ts"
 import * as AnyTransaction from "./anyTransaction.ts"
+import { type Consulted, CurrentConsulted } from "./consulted.ts"
 import { type AnyFiber, type Engine, isUnserved, NamedKey, NamedSpace } from "./engine.ts"
 import { Habits } from "./habits.ts"
-import { type Admission, type Answer, isFresh, type Reading } from "./reader.ts"
-import { freeze, sizeOf } from "./rows.ts"
-import { exitCodec, type KeyCodec, keyCodec, type Local, type Pure } from "./schemas.ts"
+import * as Outcome from "./outcome.ts"
+import { type Admission, type Answer, isFresh, type Reading } from "./reading.ts"
+import { sizeOf } from "./rows.ts"
+import { exitCodec, type KeyCodec, keyCodec, type Local, type Pure, share } from "./schemas.ts"
 
 export interface NamedOptions<K, A, E> {
   readonly engine: Engine
@@ -45,6 +47,7 @@ export class Named<K, A, E> {
   readonly engine: Engine
   readonly name: string
   readonly policy: CachePolicy.Complete
+  private readonly timeToLiveMillis: number
   private readonly options: NamedOptions<K, A, E>
   private readonly isRuledOut: boolean
   private readonly keys: KeyCodec<K>
@@ -62,10 +65,11 @@ export class Named<K, A, E> {
   private scope: CacheScope.Resolved | undefined
   private ambient: QueryCache.Ambient | undefined
   private collector: Array<QueryCache.QueryInfo> | undefined
+  private consulted: Consulted | undefined
   private inTransaction = false
 
   constructor(options: NamedOptions<K, A, E>) {
-    const { engine, keptError, name, owner } = options
+    const { engine, keptError, name, owner, timeToLive } = options
     if (engine.names.has(name)) {
       throw new InvalidOptionError(owner, "name", name, "a name that nothing else has: make it once, with its layer")
     }
@@ -74,8 +78,14 @@ export class Named<K, A, E> {
     this.name = name
     const completed = engine.rules.complete(options.policy, [])
     this.isRuledOut = completed === "uncached"
+    const policy = completed === "uncached" ? CachePolicy.complete(options.policy) : completed
+    this.timeToLiveMillis = policy.timeToLiveMillis
     this.policy = {
-      ...(completed === "uncached" ? CachePolicy.complete(options.policy) : completed),
+      ...policy,
+      // A value that has a time to live of its own is as fresh as that says.
+      timeToLiveMillis: timeToLive === undefined
+        ? Math.max(policy.timeToLiveMillis, keptError?.timeToLiveMillis ?? 0)
+        : Infinity,
       // Its failure would be none of E.
       hardTimeoutMillis: Infinity
     }
@@ -83,7 +93,7 @@ export class Named<K, A, E> {
     const { codec, isError, version } = exitCodec(options.Value, keptError?.Error)
     this.codec = codec
     this.isKeptError = isError
-    this.space = new NamedSpace(engine, name, `${options.version ?? ""}\n${version}`)
+    this.space = new NamedSpace(engine, name, [options.version ?? "", this.keys.version, version].join("\n"))
     this.basis = `=${name}`
     this.scratch = new NamedKey(this.space, "", undefined, codec)
     engine.names.add(name)
@@ -91,26 +101,49 @@ export class Named<K, A, E> {
 
   /** The value of a key that this process may serve at once, without a word. */
   peek(fiber: AnyFiber, key: K): Exit.Exit<A, E> | undefined {
-    return this.canPeek(fiber) ? this.peekAt(key, this.clock.currentTimeMillisUnsafe()) : undefined
+    if (!this.canPeek(fiber)) return undefined
+    const exit = this.peekAt(key, this.clock.currentTimeMillisUnsafe())
+    if (exit !== undefined) this.peeked(1)
+    return exit
   }
 
   /** As `peek`, for several; `undefined` unless this process has them all. */
   peekMany(fiber: AnyFiber, keys: ReadonlyArray<K>): Array<A> | undefined {
     if (!this.canPeek(fiber)) return undefined
+    const { keys: { quick }, policy, scratch } = this
+    const { store } = this.engine
     const now = this.clock.currentTimeMillisUnsafe()
     const values = new Array<A>(keys.length)
+    scratch.space = this.space.of(this.scope)
     for (let i = 0; i < keys.length; i++) {
-      const exit = this.peekAt(keys[i], now)
-      if (exit === undefined || Exit.isFailure(exit)) return undefined
+      const local = quick(keys[i])
+      if (local === undefined) return undefined
+      scratch.local = local
+      const kept = store.peek(scratch, now)
+      if (kept === undefined || !isFresh(kept, policy, now)) return undefined
+      const exit = kept.value as Exit.Exit<A, E>
+      if (exit._tag === "Failure") return undefined
       values[i] = exit.value
     }
+    this.peeked(keys.length)
     return values
+  }
+
+  /** As `peek`, with all that is to be told of it and done about it. */
+  atHand(fiber: AnyFiber, key: K, query: Effect.Effect<A, E>): Exit.Exit<A, E> | undefined {
+    if (this.objection(fiber) !== undefined) return undefined
+    const reading = this.readingOf(key, query)
+    return this.engine.store.peek(reading.key, this.clock.currentTimeMillisUnsafe()) === undefined ||
+        isUnserved(this.engine, reading.dependencies())
+      ? undefined
+      : this.serve(fiber, reading)
   }
 
   /** The value of a key: at hand, in the store, or by `query`. */
   get(key: K, query: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.withFiber((fiber) => {
       const against = this.objection(fiber)
+      this.consulted?.add(this.dependenciesOf(key))
       if (against !== undefined) return this.bypass(against, query)
       const reading = this.readingOf(key, query)
       if (isUnserved(this.engine, reading.dependencies())) return this.bypass("unserved", query)
@@ -123,35 +156,41 @@ export class Named<K, A, E> {
 
   /**
    * The values of several keys, which may be equal, looked up in one round trip. Each is handed over with its place as
-   * soon as it is there; the effect ends when all are. What goes wrong with one key is none of the others'.
+   * soon as it is there; the effect ends when all are. What goes wrong with one key is none of the others'. `into`: who
+   * is told what became of a place, where that is not the fiber.
    */
   getMany(
     keys: ReadonlyArray<K>,
     query: (place: number) => Effect.Effect<A, E>,
-    each: (place: number, exit: Exit.Exit<A, E>) => void
+    each: (place: number, exit: Exit.Exit<A, E>) => void,
+    into?: (place: number) => Array<QueryCache.QueryInfo> | undefined
   ): Effect.Effect<void> {
     return Effect.withFiber((fiber) => {
       const against = this.objection(fiber)
+      const own = this.collector
+      const collectorOf = into ?? (() => own)
       const readings = new Map<
         Local,
         { readonly reading: Reading<Exit.Exit<A, E>, E>; readonly places: Array<number> }
       >()
       const apart: Array<Effect.Effect<void>> = []
       const bypass = (place: number, reason: string) => {
-        apart.push(Effect.map(Effect.exit(this.bypass(reason, query(place))), (exit) => each(place, exit)))
+        const bypassed = this.bypass(reason, query(place), collectorOf(place))
+        apart.push(Effect.map(Effect.exit(bypassed), (exit) => each(place, exit)))
       }
       for (let place = 0; place < keys.length; place++) {
-        if (against !== undefined) {
-          bypass(place, against)
-          continue
-        }
         try {
+          this.consulted?.add(this.dependenciesOf(keys[place]))
+          if (against !== undefined) {
+            bypass(place, against)
+            continue
+          }
           const reading = this.readingOf(keys[place], query(place))
           const same = readings.get(reading.key.local)
           if (same !== undefined) same.places.push(place)
           else if (isUnserved(this.engine, reading.dependencies())) bypass(place, "unserved")
           else {
-            const kept = this.serve(fiber, reading)
+            const kept = this.serve(fiber, reading, collectorOf(place))
             if (kept !== undefined) each(place, kept)
             else readings.set(reading.key.local, { reading, places: [place] })
           }
@@ -160,11 +199,14 @@ export class Named<K, A, E> {
         }
       }
       const asked = [...readings.values()]
-      const into = this.collector
       const fetched = this.engine.reader.fetchMany(asked.map(({ reading }) => reading), (index, exit) => {
         const { places, reading } = asked[index]
-        const value = Exit.isSuccess(exit) ? this.land(exit.value, reading, into) : Exit.failCause(exit.cause)
-        for (const place of places) each(place, value)
+        for (const place of places) {
+          each(
+            place,
+            Exit.isSuccess(exit) ? this.land(exit.value, reading, collectorOf(place)) : Exit.failCause(exit.cause)
+          )
+        }
       })
       return asked.length === 0 && apart.length === 0
         ? Effect.void
@@ -176,10 +218,14 @@ export class Named<K, A, E> {
   refresh(key: K, query: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.withFiber((fiber) => {
       const against = this.objection(fiber)
+      this.consulted?.add(this.dependenciesOf(key))
       if (against !== undefined) {
         return Effect.tap(this.bypass(against, query), () => this.invalidate(key, []))
       }
-      return Effect.flatMap(this.engine.reader.reload(this.readingOf(key, query)), ({ value }) => value)
+      const reading = this.readingOf(key, query)
+      // What is not served is not stored either: a write in doubt may become visible after the reading.
+      if (isUnserved(this.engine, reading.dependencies())) return this.bypass("unserved", query)
+      return Effect.flatMap(this.engine.reader.reload(reading), ({ value }) => value)
     })
   }
 
@@ -191,6 +237,7 @@ export class Named<K, A, E> {
     return Effect.withFiber((fiber) => {
       if (this.objection(fiber) !== undefined) return this.invalidate(key, [])
       const reading = this.readingOf<never>(key, Effect.succeed(value))
+      if (isUnserved(this.engine, reading.dependencies())) return this.invalidate(key, [])
       return Effect.flatMap(
         this.engine.reader.reload(reading),
         ({ verdict }) => verdict === "accepted" ? Effect.void : this.invalidate(key, [])
@@ -200,20 +247,53 @@ export class Named<K, A, E> {
 
   /** Invalidates a key and what else is named, after the commit where there is a transaction. */
   invalidate(key: K, related: Iterable<Dependency.Dependency>): Effect.Effect<void> {
-    return Effect.suspend(() =>
-      this.engine.noop ? Effect.void : this.engine.transactions.invalidate(this.targetsOf(key, related))
-    )
+    return Effect.suspend(() => this.forget(this.targetsOf(key, related)))
   }
 
-  /** As `invalidate`, after a write that may have taken effect, or may yet. */
-  doubt(key: K, related: Iterable<Dependency.Dependency>): Effect.Effect<void> {
+  /**
+   * Writes to the database, forgets the value of a key and what else is named, and stores what `query` reads then: in a
+   * transaction after its commit, by a flight that nobody waits for, since nothing there can be interrupted.
+   */
+  update<B, E2, R>(
+    key: K,
+    related: () => Iterable<Dependency.Dependency>,
+    write: Effect.Effect<B, E2, R>,
+    query: Effect.Effect<A, E>
+  ): Effect.Effect<B, E2, R> {
     return Effect.withFiber((fiber) => {
-      if (this.engine.noop) return Effect.void
-      const targets = this.targetsOf(key, related)
-      return AnyTransaction.transactionOf(fiber.context) === undefined
-        ? Effect.uninterruptible(this.engine.delivery.quarantine(targets))
-        : this.engine.transactions.invalidate(targets)
+      const { noop, reader, transactions } = this.engine
+      if (noop) return write
+      // Whatever a key cannot be asked is found out before anything is written.
+      const targets = this.targetsOf(key, related())
+      const written = Effect.onExit(write, (exit) =>
+        Exit.isSuccess(exit)
+          ? this.forget(targets)
+          : Outcome.mayHaveWritten(exit.cause)
+          ? this.doubt(targets)
+          : Effect.void)
+      return Effect.tap(
+        written,
+        AnyTransaction.transactionOf(fiber.context) === undefined
+          ? Effect.ignoreCause(this.refresh(key, query))
+          : transactions.afterCommit(Effect.withFiber((after) => {
+            if (this.objection(after) === undefined) reader.refresh(after, this.readingOf(key, query), 0)
+            return Effect.void
+          }))
+      )
     })
+  }
+
+  private forget(targets: Dependency.Targets): Effect.Effect<void> {
+    return this.engine.noop ? Effect.void : this.engine.transactions.invalidate(targets)
+  }
+
+  /** As `forget`, after a write that may have taken effect, or may yet. */
+  private doubt(targets: Dependency.Targets): Effect.Effect<void> {
+    return Effect.withFiber((fiber) =>
+      AnyTransaction.transactionOf(fiber.context) === undefined
+        ? this.engine.delivery.quarantine(targets)
+        : this.forget(targets)
+    )
   }
 
   private targetsOf(key: K, related: Iterable<Dependency.Dependency>): Dependency.Targets {
@@ -245,7 +325,8 @@ export class Named<K, A, E> {
     if (fiber.context !== this.context) this.look(fiber)
     const { engine, policy } = this
     return !this.inTransaction && this.ambient === undefined && this.collector === undefined &&
-      engine.delivery.unserved.isEmpty && policy.refreshAhead === 0 && !this.isRuledOut && !engine.noop
+      this.consulted === undefined && engine.delivery.unserved.isEmpty && policy.refreshAhead === 0 &&
+      !this.isRuledOut && !engine.noop
   }
 
   private peekAt(key: K, nowMillis: number): Exit.Exit<A, E> | undefined {
@@ -256,9 +337,12 @@ export class Named<K, A, E> {
     scratch.local = local
     const kept = engine.store.peek(scratch, nowMillis)
     if (kept === undefined || !isFresh(kept, policy, nowMillis)) return undefined
-    engine.tally.hitL1()
-    this.habits.hits++
     return kept.value as Exit.Exit<A, E>
+  }
+
+  private peeked(count: number): void {
+    this.engine.tally.hitL1(count)
+    this.habits.hits += count
   }
 
   private look(fiber: AnyFiber): void {
@@ -267,6 +351,7 @@ export class Named<K, A, E> {
     this.scope = fiber.getRef(CacheScope.CurrentScope)
     this.ambient = fiber.getRef(QueryCache.Ambient)
     this.collector = fiber.getRef(QueryCache.Collector)
+    this.consulted = fiber.getRef(CurrentConsulted)
     this.inTransaction = AnyTransaction.transactionOf(fiber.context) !== undefined
   }
 
@@ -285,14 +370,24 @@ export class Named<K, A, E> {
       : undefined
   }
 
-  private bypass<B, E2>(reason: string, query: Effect.Effect<B, E2>): Effect.Effect<B, E2> {
+  /** What the query asks is not cached under another name either. */
+  private bypass<B, E2>(reason: string, query: Effect.Effect<B, E2>, into = this.collector): Effect.Effect<B, E2> {
+    this.bypassed(reason, into)
+    return QueryCache.uncached(query)
+  }
+
+  /** Counts and tells that the cache has no part in a read. */
+  bypassed(reason: string, into: Array<QueryCache.QueryInfo> | undefined): void {
     this.engine.tally.bypassed(reason)
-    this.inform(this.collector, undefined, { status: "bypass", level: undefined, ageMillis: 0, reason })
-    return query
+    this.inform(into, undefined, { status: "bypass", level: undefined, ageMillis: 0, reason })
   }
 
   /** What this process may serve at once, stale though it may be. */
-  private serve(fiber: AnyFiber, reading: Reading<Exit.Exit<A, E>, E>): Exit.Exit<A, E> | undefined {
+  private serve(
+    fiber: AnyFiber,
+    reading: Reading<Exit.Exit<A, E>, E>,
+    into = this.collector
+  ): Exit.Exit<A, E> | undefined {
     const { reader } = this.engine
     const now = this.clock.currentTimeMillisUnsafe()
     const kept = reader.peek(reading.key, this.basis, this.policy, now)
@@ -300,7 +395,7 @@ export class Named<K, A, E> {
     this.habits.hits++
     reader.freshen(fiber, reading, kept, now)
     const stale = !isFresh(kept, this.policy, now)
-    this.inform(this.collector, reading.key, {
+    this.inform(into, reading.key, {
       status: stale ? "stale" : "hit",
       level: kept.level,
       ageMillis: now - kept.storedAtMillis,
@@ -354,9 +449,9 @@ export class Named<K, A, E> {
     }
   }
 
-  /** What the query reads comes from the database, whatever stands around it, and its value is shared. */
+  /** What the query reads comes from the database, whatever stands around it. */
   private exitOf<E2>(query: Effect.Effect<A, E2>): Effect.Effect<Exit.Exit<A, E>, E2> {
-    const exit = Effect.map(query, (value): Exit.Exit<A, E> => Exit.succeed(freeze(value)))
+    const exit = Effect.map(query, (value): Exit.Exit<A, E> => Exit.succeed(value))
     return QueryCache.uncached(
       this.options.keptError === undefined
         ? exit
@@ -374,14 +469,16 @@ export class Named<K, A, E> {
       return { stored: exit, bytes: 256, refusal: undefined, timeToLiveMillis: keptError!.timeToLiveMillis }
     }
     const { value } = exit
-    const bytes = sizeOf(value)
-    const declined: Admission = { stored: exit, bytes, refusal: "declined" }
+    const declined: Admission = { stored: exit, bytes: 0, refusal: "declined" }
     try {
+      // Its value is shared from now on. One that refers to itself, or is nested without end, is not for a store.
+      share(value)
       if (cacheWhen !== undefined && cacheWhen(value, key) !== true) return declined
-      if (timeToLive === undefined) return { stored: exit, bytes, refusal: undefined }
-      const timeToLiveMillis = Duration.toMillis(Duration.fromInputUnsafe(timeToLive(value, key)))
+      const timeToLiveMillis = timeToLive === undefined
+        ? this.timeToLiveMillis
+        : Duration.toMillis(Duration.fromInputUnsafe(timeToLive(value, key)))
       return timeToLiveMillis > 0 && timeToLiveMillis < Infinity
-        ? { stored: exit, bytes, refusal: undefined, timeToLiveMillis }
+        ? { stored: exit, bytes: sizeOf(value), refusal: undefined, timeToLiveMillis }
         : declined
     } catch {
       return declined

@@ -4,6 +4,7 @@
 import { sha3_256 } from "@noble/hashes/sha3.js"
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
 import * as SchemaRepresentation from "effect/SchemaRepresentation"
@@ -25,6 +26,8 @@ export interface KeyCodec<K> {
   readonly encode: (key: K) => Local | undefined
   /** What a dependency calls a key that was encoded: `42`, `ada`, `{"id":42}`. */
   readonly text: (key: K) => string
+  /** As that of an {@link ExitCodec}: of two schemas each has a key that the other writes alike. */
+  readonly version: string
 }
 
 /**
@@ -32,7 +35,7 @@ export interface KeyCodec<K> {
  * others are their JSON, with sorted names.
  */
 export const keyCodec = <K>(schema: Pure<K>): KeyCodec<K> => {
-  const encodeExit = Schema.encodeUnknownExit(Schema.toCodecJson(schema))
+  const { encode: encodeExit, version } = jsonCodec(schema)
   const isEncodable = (key: K): boolean => Exit.isSuccess(encodeExit(key))
   const text = (key: K): string => {
     const exit = encodeExit(key)
@@ -42,7 +45,7 @@ export const keyCodec = <K>(schema: Pure<K>): KeyCodec<K> => {
   const kind = plainKind(schema.ast)
   if (kind === "string" || kind === "number") {
     const quick = (key: K) => typeof key === kind ? key as Local : undefined
-    return { quick, encode: (key) => isEncodable(key) ? quick(key) : undefined, text }
+    return { quick, encode: (key) => isEncodable(key) ? quick(key) : undefined, text, version }
   }
   const fields = plainFields(schema.ast)
   if (fields !== undefined) {
@@ -57,7 +60,7 @@ export const keyCodec = <K>(schema: Pure<K>): KeyCodec<K> => {
       }
       return joined
     }
-    return { quick, encode: (key) => isEncodable(key) ? quick(key) : undefined, text }
+    return { quick, encode: (key) => isEncodable(key) ? quick(key) : undefined, text, version }
   }
   return {
     quick: () => undefined,
@@ -65,7 +68,8 @@ export const keyCodec = <K>(schema: Pure<K>): KeyCodec<K> => {
       const exit = encodeExit(key)
       return Exit.isSuccess(exit) ? canonicalJson(exit.value) : undefined
     },
-    text
+    text,
+    version
   }
 }
 
@@ -90,7 +94,7 @@ export const exitCodec = (Value: Pure<any>, Failure: Pure<any> | undefined): Exi
       },
       decode: (text): Exit.Exit<unknown, unknown> => {
         const json: unknown = JSON.parse(text.slice(1))
-        if (text.startsWith("v")) return Exit.succeed(freeze(value.decode(json)))
+        if (text.startsWith("v")) return Exit.succeed(share(value.decode(json)))
         if (text.startsWith("e") && failure !== undefined) return Exit.fail(failure.decode(json))
         throw new TypeError("neither a value nor a failure")
       }
@@ -100,7 +104,14 @@ export const exitCodec = (Value: Pure<any>, Failure: Pure<any> | undefined): Exi
   }
 }
 
-const jsonCodec = (schema: Pure<any>) => {
+/** Freezes what is plain in a value, or in the option that it is. */
+export const share = <A>(value: A): A => {
+  freeze(Option.isOption(value) ? Option.getOrUndefined(value) : value)
+  return value
+}
+
+/** A schema as JSON. `version` is all that is known of how it writes and reads. */
+export const jsonCodec = (schema: Pure<any>) => {
   const json = Schema.toCodecJson(schema)
   return {
     encode: Schema.encodeUnknownExit(json),
@@ -117,7 +128,7 @@ const tagged = (tag: string, encoded: Exit.Exit<unknown, unknown>): string | und
   return text === undefined ? undefined : tag + text
 }
 
-const digest = (text: string): string => bytesToHex(sha3_256(utf8ToBytes(text))).slice(0, 16)
+export const digest = (text: string): string => bytesToHex(sha3_256(utf8ToBytes(text))).slice(0, 16)
 
 /** The kind of a key that is encoded as it is. */
 const plainKind = (ast: SchemaAST.AST): "string" | "number" | "other" | undefined => {

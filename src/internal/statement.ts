@@ -30,12 +30,13 @@ import * as Stream from "effect/Stream"
 import * as CachePolicy from "../CachePolicy.ts"
 import * as CacheScope from "../CacheScope.ts"
 import * as QueryCache from "../QueryCache.ts"
+import { type Consulted, CurrentConsulted } from "./consulted.ts"
 import { type Engine, isUnserved } from "./engine.ts"
 import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
 import { FormTrie } from "./formTrie.ts"
 import { effectsUnder } from "./naming.ts"
 import { isScalar, localKey } from "./parameters.ts"
-import { isFresh, type Reading } from "./reader.ts"
+import { isFresh, type Reading } from "./reading.ts"
 import { StoredRows } from "./rows.ts"
 import { appliedScope, type Effects } from "./transactions.ts"
 
@@ -92,6 +93,7 @@ export const makeStatements = (decoration: Decoration): {
   let clock: Clock.Clock
   let ambient: QueryCache.Ambient | undefined
   let collector: Array<QueryCache.QueryInfo> | undefined
+  let consulted: Consulted | undefined
   let scope: CacheScope.Resolved | undefined
   let inTransaction: boolean
   let transformer: Statement.Transformer | undefined
@@ -100,6 +102,7 @@ export const makeStatements = (decoration: Decoration): {
     clock = fiber.getRef(Clock.Clock)
     ambient = fiber.getRef(QueryCache.Ambient)
     collector = fiber.getRef(QueryCache.Collector)
+    consulted = fiber.getRef(CurrentConsulted)
     scope = fiber.getRef(CacheScope.CurrentScope)
     transformer = fiber.getRef(Statement.CurrentTransformer)
     inTransaction =
@@ -167,6 +170,14 @@ export const makeStatements = (decoration: Decoration): {
   /** What a statement does, where its transaction may have changed what names mean. */
   const effectsOf = (fiber: Fiber.Fiber<unknown, unknown>, form: Form): Effects =>
     inTransaction && transactions.isAnywhere(fiber) ? effectsUnder(naming.anywhere(), form.sql) : form.effects
+
+  /** Notes what a read depends on, whoever answers it. */
+  const note = (form: Form, policy: CachePolicy.Resolved | "uncached" | undefined): void => {
+    if (consulted === undefined || form.effects._tag !== "Nothing") return
+    const plan = form.plan(policy === undefined || policy === "uncached" ? bare : policy, true)
+    if (plan.isKnown) consulted.add(plan.dependencies)
+    else consulted.addUnknown()
+  }
 
   const inform = (
     into: Array<QueryCache.QueryInfo> | undefined,
@@ -294,11 +305,14 @@ export const makeStatements = (decoration: Decoration): {
     const form = locate(self, run)
     const parameters = located
 
-    if (engine.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
-    const wait = waited ? undefined : unknownNames(form)
-    if (wait !== undefined) {
-      return Effect.andThen(wait, Effect.withFiber((fiber) => consult(self, run, fiber, own, true)))
+    if (!engine.noop && !waited) {
+      const wait = unknownNames(form)
+      if (wait !== undefined) {
+        return Effect.andThen(wait, Effect.withFiber((fiber) => consult(self, run, fiber, own, true)))
+      }
     }
+    if (consulted !== undefined) note(form, explicitPolicy(own) ?? defaultPolicy)
+    if (engine.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
 
     const explicit = explicitPolicy(own)
     const policy = explicit ?? defaultPolicy
@@ -558,6 +572,7 @@ export const makeStatements = (decoration: Decoration): {
           const form = forms.get(self.inner.compile()[0], "rows", naming.of(scope))
           const wait = waited ? undefined : unknownNames(form)
           if (wait !== undefined) return Effect.andThen(wait, open(true))
+          note(form, explicitPolicy(undefined))
           const scopeMismatch = inTransaction
             ? transactions.checkScope(fiber, scope)
             : appliedScope(scope) === ""

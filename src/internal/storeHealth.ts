@@ -51,9 +51,11 @@ export const make = (tally: Tally, options: { readonly timed: boolean }): StoreH
   }
 }
 
-// A fiber of its own, told to stop when its time is over but not waited for: what a store does may be
-// uninterruptible, or a finalizer of it may hang.
-const apart = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+/**
+ * In a fiber of its own, told to stop when its time is over but not waited for: what it does may be uninterruptible, or
+ * a finalizer of it may hang.
+ */
+export const apart = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
   Effect.withFiber((fiber) =>
     Effect.callback((resume) => {
       const running = Effect.runForkWith(fiber.context)(effect)

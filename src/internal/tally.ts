@@ -10,6 +10,7 @@ import type { Hint } from "./habits.ts"
 export type FillOutcome = "accepted" | "refused" | "too-large" | "declined" | "unrepresentable" | "failed"
 export type InvalidationOutcome = "delivered" | "queued" | "redelivered"
 export type RefreshOutcome = "done" | "failed" | "left" | "too-many"
+export type ViewOutcome = "read" | "taken" | "failed" | "timeout"
 
 /** Mutable twin of `QueryCache.Stats`. */
 export interface Counts {
@@ -49,9 +50,9 @@ export class Tally {
   }
 
   /** On the hot path: two additions. */
-  hitL1(): void {
-    this.counts.hits++
-    if (++this.unreported >= flushEvery) this.flush()
+  hitL1(count = 1): void {
+    this.counts.hits += count
+    if ((this.unreported += count) >= flushEvery) this.flush()
   }
 
   hitL2(): void {
@@ -88,6 +89,10 @@ export class Tally {
 
   refreshed(outcome: RefreshOutcome): void {
     this.count(CacheMetrics.refreshes, { outcome })
+  }
+
+  viewed(outcome: ViewOutcome): void {
+    this.count(CacheMetrics.viewRefreshes, { outcome })
   }
 
   hinted(reason: Hint): void {

@@ -7,6 +7,7 @@ import { type Result, say, table } from "./harness.ts"
 
 const benches = [
   "hit",
+  "keyed",
   "allocations",
   "analysis",
   "l1",

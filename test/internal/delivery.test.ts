@@ -44,6 +44,7 @@ const open = Effect.gen(function*() {
   const memory = Context.get(yield* Layer.build(CacheStore.layerMemory()), CacheStore.CacheStore)
   const flaky = makeFlaky(memory)
   const flights = new Flights([])
+  const announced: Array<[stamp: string, state: string]> = []
   const tally = new Tally(yield* Effect.context<never>())
   yield* Effect.addFinalizer(() => flights.interruptAll)
   const delivery = yield* Deliveries.make({
@@ -52,14 +53,18 @@ const open = Effect.gen(function*() {
     flights,
     health: StoreHealth.make(tally, { timed: true }),
     tally,
-    timeoutMillis
+    timeoutMillis,
+    announce: (targets, clock) =>
+      Effect.sync(() => {
+        announced.push([targets.all ? "*" : targets.stamps[0]!, clock === undefined ? "queued" : "delivered"])
+      })
   })
   // As every caller runs it.
   const deliver = (targets: Dependency.Targets) => Effect.uninterruptible(delivery.deliver(targets))
   const quarantine = (targets: Dependency.Targets) => Effect.uninterruptible(delivery.quarantine(targets))
   /** The stamps of every call so far, `*` for everything. */
   const sent = () => flaky.invalidations.map(({ all, stamps }) => all ? "*" : stamps[0])
-  return { ...flaky, flights, counts: tally.counts, unserved: delivery.unserved, deliver, quarantine, sent }
+  return { ...flaky, announced, flights, counts: tally.counts, unserved: delivery.unserved, deliver, quarantine, sent }
 })
 
 /** Nobody advances the clock once a test has ended, so nothing may hang then. */

@@ -32,7 +32,8 @@ export const make = (inner: Service, shared = true): FlakyStore => {
     store: CacheStore.CacheStore.of({
       ...inner,
       shared,
-      lookup: (key, dependencies, maxAgeMillis) => call("lookup", inner.lookup(key, dependencies, maxAgeMillis)),
+      lookup: (...args) => call("lookup", inner.lookup(...args)),
+      lookupMany: (requests) => call("lookup", inner.lookupMany(requests)),
       store: (key, entry, lease) => call("store", inner.store(key, entry, lease)),
       invalidate: (request) => {
         invalidations.push(request)

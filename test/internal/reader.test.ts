@@ -1,0 +1,874 @@
+/** The read path over stores that can be told what to do: who waits, who is served what, and what is left behind. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
+import * as Scheduler from "effect/Scheduler"
+import type * as Scope from "effect/Scope"
+import * as TestClock from "effect/testing/TestClock"
+import { CacheError, StoreUnavailable } from "../../src/CacheError.ts"
+import * as CachePolicy from "../../src/CachePolicy.ts"
+import * as CacheStore from "../../src/CacheStore.ts"
+import * as Dependency from "../../src/Dependency.ts"
+import { Flights } from "../../src/internal/flights.ts"
+import { Habits } from "../../src/internal/habits.ts"
+import { Reader } from "../../src/internal/reader.ts"
+import { type Answer, isFresh, type Reading } from "../../src/internal/reading.ts"
+import * as StoreHealth from "../../src/internal/storeHealth.ts"
+import { type RefreshOutcome, Tally } from "../../src/internal/tally.ts"
+import * as ClaimingStore from "../support/claimingStore.ts"
+
+const orders = Dependency.makeSet([Dependency.table("orders")])
+const tagged = Dependency.makeSet([Dependency.table("orders"), Dependency.tag("tagged")])
+const wrote = Dependency.writeTargets([Dependency.table("orders")])
+
+const keyOf = (local: string): CacheStore.CacheKey => ({
+  namespace: "test",
+  space: "space",
+  local,
+  fingerprint: local,
+  codec: { encode: String, decode: String }
+})
+
+interface Database {
+  asked: number
+  running: number
+  interrupted: number
+  /** What becomes of the next question. */
+  behave: Effect.Effect<unknown, string>
+  readonly query: Effect.Effect<number, string>
+}
+
+/** What stands for the database: numbers its answers, and does what it is told. */
+const makeDatabase = (): Database => {
+  const database: Database = {
+    asked: 0,
+    running: 0,
+    interrupted: 0,
+    behave: Effect.void,
+    query: Effect.suspend(() => {
+      const answer = ++database.asked
+      database.running++
+      return database.behave.pipe(
+        Effect.as(answer),
+        Effect.onInterrupt(() => Effect.sync(() => void database.interrupted++)),
+        Effect.ensuring(Effect.sync(() => void database.running--))
+      )
+    })
+  }
+  return database
+}
+
+interface Options {
+  readonly policy?: CachePolicy.CachePolicy
+  readonly key?: string
+  readonly dependencies?: Dependency.DependencySet
+  readonly habits?: Habits
+  readonly admits?: boolean
+}
+
+type Read = readonly [status: string, value: number]
+
+/** A process: its own flights over a store that it may share. */
+const makeProcess = (
+  store: CacheStore.CacheStore["Service"],
+  database: Database,
+  maxRefreshes?: number
+) => {
+  const tally = new Tally(Context.empty())
+  const refreshes: Array<RefreshOutcome> = []
+  const { refreshed } = tally
+  tally.refreshed = (outcome) => {
+    refreshes.push(outcome)
+    refreshed.call(tally, outcome)
+  }
+  const flights = new Flights([], maxRefreshes === undefined ? {} : { maxRefreshes })
+  const health = StoreHealth.make(tally, { timed: store.shared })
+  const reader = new Reader({ store, flights, health, tally, lookupTimeoutMillis: 50 })
+  const reading = (options: Options = {}): Reading<number, string> => {
+    const dependencies = options.dependencies ?? orders
+    return {
+      key: keyOf(options.key ?? "k"),
+      basis: dependencies.basis,
+      dependencies: () => dependencies,
+      terms: CachePolicy.complete(CachePolicy.resolve(options.policy ?? {})),
+      habits: options.habits ?? new Habits(),
+      label: () => "label",
+      query: database.query,
+      timedOut: Effect.fail("timed out"),
+      admit: (stored) => ({ stored, bytes: 8, refusal: options.admits === false ? "declined" : undefined }),
+      holds: (stored) => typeof stored === "number"
+    }
+  }
+  const told = (answer: Answer<number>): Read => [answer.status, (answer.take() ?? answer.stored) as number]
+  /** As a statement does it. */
+  const read = (options?: Options): Effect.Effect<Read, string> =>
+    Effect.withFiber((fiber) => {
+      const asked = reading(options)
+      const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+      const kept = reader.peek(asked.key, asked.basis, asked.terms, now)
+      if (kept === undefined) return Effect.map(reader.fetch(asked), told)
+      reader.freshen(fiber, asked, kept, now)
+      return Effect.succeed([isFresh(kept, asked.terms, now) ? "hit" : "stale", kept.value as number])
+    })
+  const invalidate = Effect.suspend(() => {
+    flights.detach(wrote)
+    return store.invalidate({ namespace: "test", ...wrote })
+  }).pipe(Effect.andThen(Effect.sync(() => flights.detach(wrote))))
+  return { reader, flights, tally, refreshes, reading, read, told, invalidate }
+}
+
+const memory = Effect.map(
+  Layer.build(Layer.fresh(CacheStore.layerMemory())),
+  (context) => Context.get(context, CacheStore.CacheStore)
+)
+
+const one = Effect.fnUntraced(function*(options: { readonly maxRefreshes?: number } = {}) {
+  const database = makeDatabase()
+  const store = yield* memory
+  return { database, store, ...makeProcess(store, database, options.maxRefreshes) }
+})
+
+type Fault = <A>(proceed: Effect.Effect<A, CacheError>) => Effect.Effect<A, CacheError>
+
+const shared = Effect.fnUntraced(function*(count: number, options: { readonly maxRefreshes?: number } = {}) {
+  const database = makeDatabase()
+  const claiming = ClaimingStore.make(yield* memory)
+  const faults: { lookup?: Fault; store?: Fault; release?: Fault } = {}
+  const { store } = claiming
+  const faulty = CacheStore.CacheStore.of({
+    ...store,
+    lookup: (...args) => (faults.lookup ?? ((proceed) => proceed))(store.lookup(...args)),
+    lookupMany: (...args) => (faults.lookup ?? ((proceed) => proceed))(store.lookupMany(...args)),
+    store: (...args) => (faults.store ?? ((proceed) => proceed))(store.store(...args)),
+    release: (...args) => (faults.release ?? ((proceed) => proceed))(store.release(...args))
+  })
+  const processes = Array.from({ length: count }, () => makeProcess(faulty, database, options.maxRefreshes))
+  return { database, claiming, faults, processes, ...processes[0]! }
+})
+
+/** Everything under way has an end, and leaves nothing behind. */
+const calm = Effect.fnUntraced(function*(
+  { claiming, database, processes, ...self }: {
+    readonly database: Database
+    readonly flights: Flights
+    readonly claiming?: { readonly owed: () => number }
+    readonly processes?: ReadonlyArray<{ readonly flights: Flights }>
+  }
+) {
+  yield* TestClock.adjust("2 minutes")
+  const left = (processes ?? [self]).map(({ flights }) => [flights.size, flights.refreshCount])
+  assert.deepStrictEqual(left, left.map(() => [0, 0]), "flights that are left")
+  assert.strictEqual(database.running, 0, "queries that are left")
+  assert.strictEqual(claiming?.owed() ?? 0, 0, "fills that are owed")
+})
+
+const many = <A, E, R>(count: number, effect: Effect.Effect<A, E, R>) =>
+  Effect.all(Array.from({ length: count }, () => effect), { concurrency: "unbounded" })
+
+/** What an effect comes to, and after how many milliseconds. Time passes by itself. */
+const timed = Effect.fnUntraced(function*<A, E, R>(effect: Effect.Effect<A, E, R>, stepMillis = 1) {
+  const begun = yield* Clock.currentTimeMillis
+  const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
+  yield* settled
+  for (let steps = 0; fiber.pollUnsafe() === undefined; steps++) {
+    assert.isBelow(steps, 20_000, "it has no end")
+    yield* TestClock.adjust(stepMillis)
+    yield* settled
+  }
+  const exit = yield* Fiber.await(fiber)
+  return [exit, (yield* Clock.currentTimeMillis) - begun] as const
+})
+
+const settled = Effect.repeat(Effect.yieldNow, { times: 20 })
+
+const started = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<Fiber.Fiber<A, E>, never, Scope.Scope> =>
+  Effect.tap(Effect.forkScoped(effect, { startImmediately: true }), () => settled)
+
+const unavailable: Fault = () =>
+  Effect.fail(new CacheError({ operation: "lookup", reason: new StoreUnavailable({ message: "unavailable" }) }))
+const hangs: Fault = () => Effect.never
+
+const minute = { timeToLive: "1 minute" } as const
+const hits = (count: number) => Array.from({ length: count }, (): Read => ["hit", 1])
+
+const revalidates = { ...minute, staleWhileRevalidate: "1 minute" } as const
+const consoles = { ...minute, staleIfError: "1 minute" } as const
+
+describe("staleWhileRevalidate", () => {
+  it.effect("nobody waits, and one query reads it anew", () =>
+    Effect.gen(function*() {
+      const world = yield* one()
+      const { database, read, refreshes } = world
+      const policy = revalidates
+      assert.deepStrictEqual(yield* read({ policy }), ["miss", 1])
+      yield* TestClock.adjust("60 seconds")
+      database.behave = Effect.sleep("10 seconds")
+      const [exit, millis] = yield* timed(many(1_000, read({ policy })))
+      assert.deepStrictEqual(new Set((exit as any).value.map(String)), new Set(["stale,1"]))
+      assert.deepStrictEqual([millis, database.asked], [0, 2])
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(yield* read({ policy }), ["hit", 2])
+      assert.deepStrictEqual(refreshes, ["done"])
+      // Its age counts from then on.
+      yield* TestClock.adjust("59 seconds")
+      assert.deepStrictEqual(yield* read({ policy }), ["hit", 2])
+      yield* calm(world)
+    }))
+
+  it.effect("past its window it is read while the caller waits", () =>
+    Effect.gen(function*() {
+      const { database, read, tally } = yield* one()
+      yield* read({ policy: revalidates })
+      yield* TestClock.adjust("120 seconds")
+      database.behave = Effect.sleep(10)
+      const [exit, millis] = yield* timed(read({ policy: revalidates }))
+      assert.deepStrictEqual([exit, millis], [Exit.succeed(["miss", 2] as const), 10])
+      assert.deepStrictEqual([tally.counts.stale, tally.counts.misses], [0, 2])
+    }))
+
+  it.effect("what was invalidated is never served, be it before or while it is read anew", () =>
+    Effect.gen(function*() {
+      const { database, invalidate, read } = yield* one()
+      yield* read({ policy: revalidates })
+      yield* TestClock.adjust("61 seconds")
+      const gate = yield* Deferred.make<void>()
+      database.behave = Deferred.await(gate)
+      assert.deepStrictEqual(yield* read({ policy: revalidates }), ["stale", 1])
+      yield* invalidate
+      database.behave = Effect.void
+      // The refresh under way has read before the write, maybe.
+      assert.deepStrictEqual(yield* read({ policy: revalidates }), ["miss", 3])
+      yield* Deferred.succeed(gate, undefined)
+      yield* settled
+      assert.deepStrictEqual(yield* read({ policy: revalidates }), ["hit", 3])
+    }))
+
+  it.effect("who does not take it waits for the refresh that is under way", () =>
+    Effect.gen(function*() {
+      const world = yield* one()
+      const { database, read } = world
+      yield* read({ policy: revalidates })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.sleep(100)
+      yield* read({ policy: revalidates })
+      const [exit, millis] = yield* timed(many(10, read({ policy: minute })))
+      assert.deepStrictEqual(exit, Exit.succeed(Array.from({ length: 10 }, () => ["hit", 2] as const)))
+      assert.deepStrictEqual([millis, database.asked], [100, 2])
+      yield* calm(world)
+    }))
+
+  it.effect("a refresh that hangs keeps nobody longer than ten seconds, nor another refresh longer than thirty", () =>
+    Effect.gen(function*() {
+      const { database, flights, read } = yield* one({ maxRefreshes: 1 })
+      const policy = { ...minute, staleWhileRevalidate: "1 hour" } as const
+      yield* read({ policy })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.never
+      yield* read({ policy })
+      database.behave = Effect.void
+      const patient = { ...minute, staleIfError: "1 hour" } as const
+      const [exit, millis] = yield* timed(read({ policy: patient }), 100)
+      assert.deepStrictEqual([exit, millis], [Exit.succeed(["miss", 3] as const), 10_000])
+      yield* TestClock.adjust("61 seconds")
+      assert.deepStrictEqual(yield* read({ policy }), ["stale", 3])
+      yield* settled
+      assert.deepStrictEqual([yield* read({ policy }), database.asked], [["hit", 4], 4])
+      yield* flights.interruptAll
+    }))
+
+  it.effect("a refresh that fails rests for a second, and what is stale is served meanwhile", () =>
+    Effect.gen(function*() {
+      const world = yield* one()
+      const { database, read, refreshes } = world
+      yield* read({ policy: revalidates })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.fail("away")
+      for (let i = 0; i < 5; i++) {
+        assert.deepStrictEqual(yield* read({ policy: revalidates }), ["stale", 1])
+        yield* TestClock.adjust(199)
+      }
+      assert.strictEqual(database.asked, 2)
+      yield* TestClock.adjust(5)
+      database.behave = Effect.void
+      assert.deepStrictEqual(yield* read({ policy: revalidates }), ["stale", 1])
+      yield* settled
+      assert.deepStrictEqual(yield* read({ policy: revalidates }), ["hit", 3])
+      assert.deepStrictEqual(refreshes, ["failed", "done"])
+      yield* calm(world)
+    }))
+
+  it.effect("so many refreshes at once, the others are served and not read", () =>
+    Effect.gen(function*() {
+      const world = yield* one({ maxRefreshes: 2 })
+      const { database, read, refreshes } = world
+      const keys = ["a", "b", "c", "d"]
+      for (const key of keys) yield* read({ key, policy: revalidates })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.sleep(10)
+      for (const key of keys) assert.strictEqual((yield* read({ key, policy: revalidates }))[0], "stale")
+      assert.deepStrictEqual([database.asked, refreshes], [6, ["too-many", "too-many"]])
+      yield* TestClock.adjust(10)
+      for (const key of ["c", "d"]) yield* read({ key, policy: revalidates })
+      assert.strictEqual(database.asked, 8)
+      yield* calm(world)
+    }))
+})
+
+describe("staleIfError", () => {
+  it.effect("in place of a failure, within its window", () =>
+    Effect.gen(function*() {
+      const world = yield* one()
+      const { database, invalidate, read } = world
+      yield* read({ policy: consoles })
+      database.behave = Effect.andThen(Effect.sleep(1), Effect.fail("away"))
+      yield* TestClock.adjust("119 seconds")
+      assert.deepStrictEqual((yield* timed(read({ policy: consoles })))[0], Exit.succeed(["stale", 1] as const))
+      // Each asks the database first.
+      assert.strictEqual(database.asked, 2)
+      // Not for who has not asked for it, nor once its window is over.
+      assert.deepStrictEqual((yield* timed(read({ policy: minute })))[0], Exit.fail("away"))
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual((yield* timed(read({ policy: consoles })))[0], Exit.fail("away"))
+      yield* invalidate
+      yield* calm(world)
+    }))
+
+  it.effect("a defect and an interruption pass through", () =>
+    Effect.gen(function*() {
+      const { database, read } = yield* one()
+      yield* read({ policy: consoles })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.die("broken")
+      assert.isTrue(Cause.hasDies(yield* Effect.flip(Effect.sandbox(read({ policy: consoles })))))
+      database.behave = Effect.interrupt
+      assert.isTrue(Cause.hasInterrupts(yield* Effect.flip(Effect.sandbox(read({ policy: consoles })))))
+    }))
+
+  it.effect("what was invalidated while the query failed is not served", () =>
+    Effect.gen(function*() {
+      const { database, invalidate, read } = yield* one()
+      yield* read({ policy: consoles })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.andThen(Effect.sleep(10), Effect.fail("away"))
+      const reading = yield* started(Effect.exit(read({ policy: consoles })))
+      yield* invalidate
+      yield* TestClock.adjust(10)
+      assert.deepStrictEqual(yield* Fiber.join(reading), Exit.fail("away"))
+    }))
+
+  it.effect("of those who share a flight each has what it takes", () =>
+    Effect.gen(function*() {
+      const { database, read } = yield* one()
+      yield* read({ policy: minute, key: "k" })
+      yield* read({ policy: { timeToLive: "1 hour", staleIfError: "1 hour" }, key: "l" })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.andThen(Effect.sleep(10), Effect.fail("away"))
+      // It was kept for one who says so.
+      const first = yield* started(Effect.exit(read({ policy: minute, key: "l" })))
+      const second = yield* started(Effect.exit(read({ policy: consoles, key: "l" })))
+      yield* TestClock.adjust(10)
+      assert.deepStrictEqual(yield* Fiber.join(first), Exit.fail("away"))
+      assert.deepStrictEqual(yield* Fiber.join(second), Exit.succeed(["stale", 2] as const))
+      assert.strictEqual(database.asked, 3)
+    }))
+
+  it.effect("nobody joins a flight whose query has failed, though the store is asked again", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { database, faults, read } = world
+      yield* read({ policy: consoles })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.andThen(Effect.sleep(10), Effect.fail("away"))
+      const first = yield* started(Effect.exit(read({ policy: consoles })))
+      faults.lookup = (proceed) => Effect.andThen(Effect.sleep(20), proceed)
+      yield* TestClock.adjust(15)
+      database.behave = Effect.void
+      const [second] = yield* timed(read({ policy: minute }))
+      assert.deepStrictEqual(second, Exit.succeed(["miss", 3] as const))
+      assert.deepStrictEqual(yield* Fiber.join(first), Exit.succeed(["stale", 1] as const))
+      yield* calm(world)
+    }))
+})
+
+describe("softTimeout and hardTimeout", () => {
+  const slow = Effect.sleep(1_000)
+
+  it.effect("soft: stale after it, and what is read is stored", () =>
+    Effect.gen(function*() {
+      const world = yield* one()
+      const { database, read } = world
+      const policy = { ...consoles, softTimeout: 100 } as const
+      database.behave = Effect.sleep(500)
+      // With nothing to serve there is nothing but to wait.
+      assert.deepStrictEqual(yield* timed(read({ policy })), [Exit.succeed(["miss", 1] as const), 500])
+      yield* TestClock.adjust("60 seconds")
+      database.behave = slow
+      const [exit, millis] = yield* timed(many(10, read({ policy })))
+      assert.deepStrictEqual(exit, Exit.succeed(Array.from({ length: 10 }, () => ["stale", 1] as const)))
+      assert.deepStrictEqual([millis, database.asked], [100, 2])
+      yield* TestClock.adjust(900)
+      assert.deepStrictEqual(yield* read({ policy }), ["hit", 2])
+      yield* calm(world)
+    }))
+
+  it.effect("soft: what was invalidated meanwhile is waited for", () =>
+    Effect.gen(function*() {
+      const { database, invalidate, read } = yield* one()
+      const policy = { ...consoles, softTimeout: 100 } as const
+      yield* read({ policy })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = slow
+      const reading = yield* started(read({ policy }))
+      yield* invalidate
+      yield* TestClock.adjust(999)
+      assert.isUndefined(reading.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* Fiber.join(reading), ["miss", 2])
+    }))
+
+  it.effect("soft: a store that answers after it is in time all the same", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { database, faults, read } = world
+      const policy = { ...consoles, softTimeout: 10 } as const
+      yield* read({ policy })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = slow
+      faults.lookup = (proceed) => Effect.andThen(Effect.sleep(40), proceed)
+      assert.deepStrictEqual(yield* timed(read({ policy })), [Exit.succeed(["stale", 1] as const), 40])
+      yield* calm(world)
+      assert.strictEqual(database.asked, 2)
+    }))
+
+  it.effect("hard: the caller's failure, and what is read is stored", () =>
+    Effect.gen(function*() {
+      const world = yield* one()
+      const { database, read } = world
+      const policy = { ...minute, hardTimeout: 100 } as const
+      database.behave = slow
+      assert.deepStrictEqual(yield* timed(read({ policy })), [Exit.fail("timed out"), 100])
+      // Who waits longer shares what goes on.
+      assert.deepStrictEqual(yield* timed(read({ policy: minute })), [Exit.succeed(["joined", 1] as const), 900])
+      assert.deepStrictEqual(yield* read({ policy }), ["hit", 1])
+      yield* calm(world)
+    }))
+
+  it.effect("hard: at its time, soft or not, and stale before it", () =>
+    Effect.gen(function*() {
+      const { database, flights, invalidate, read } = yield* one()
+      const both = { ...consoles, softTimeout: 100, hardTimeout: 300 } as const
+      const hard = { ...consoles, hardTimeout: 300 } as const
+      database.behave = Effect.never
+      assert.deepStrictEqual(yield* timed(read({ policy: both })), [Exit.fail("timed out"), 300])
+      yield* flights.interruptAll
+      database.behave = Effect.void
+      yield* read({ policy: both })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = slow
+      assert.deepStrictEqual(yield* timed(read({ policy: hard })), [Exit.succeed(["stale", 2] as const), 300])
+      yield* invalidate
+      assert.deepStrictEqual(yield* timed(read({ policy: hard })), [Exit.fail("timed out"), 300])
+    }))
+
+  it.effect("a query that hangs is joined for half a minute, and no longer", () =>
+    Effect.gen(function*() {
+      const { database, flights, read } = yield* one()
+      database.behave = Effect.never
+      const first = yield* started(read())
+      yield* TestClock.adjust("29 seconds")
+      const second = yield* started(read())
+      yield* TestClock.adjust("1 second")
+      database.behave = Effect.void
+      assert.deepStrictEqual(yield* read(), ["miss", 2])
+      assert.deepStrictEqual([first.pollUnsafe(), second.pollUnsafe()], [undefined, undefined])
+      yield* Fiber.interruptAll([first, second])
+      assert.deepStrictEqual([database.interrupted, database.running, flights.size], [1, 0, 0])
+    }))
+})
+
+describe("refreshAhead and jitter", () => {
+  /** The same number whenever chance is asked. */
+  const chance = (number: number) =>
+    Effect.provideService(Random.Random, { nextDoubleUnsafe: () => number, nextIntUnsafe: () => 0 })
+
+  // -log(1 - x) is 1.
+  const typical = chance(1 - Math.exp(-1))
+
+  for (const [refreshAhead, aheadMillis] of [[true, 200], [{ beta: 2 }, 400], [{ beta: 0.5 }, 100]] as const) {
+    it.effect(`by beta ${JSON.stringify(refreshAhead)} and what it cost to read`, () =>
+      Effect.gen(function*() {
+        const world = yield* one()
+        const { database, read, refreshes } = world
+        const policy = { ...minute, refreshAhead }
+        database.behave = Effect.sleep(200)
+        yield* timed(read({ policy }))
+        yield* TestClock.adjust(60_000 - aheadMillis - 1)
+        assert.deepStrictEqual(yield* typical(read({ policy })), ["hit", 1])
+        assert.strictEqual(database.asked, 1)
+        yield* TestClock.adjust(1)
+        assert.deepStrictEqual(yield* typical(many(100, read({ policy }))), hits(100))
+        assert.strictEqual(database.asked, 2)
+        yield* TestClock.adjust(200)
+        assert.deepStrictEqual([yield* typical(read({ policy })), refreshes], [["hit", 2], ["done"]])
+        yield* calm(world)
+      }))
+  }
+
+  it.effect("by the caller's own time to live, and from another process' store too", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { database, read } = world
+      database.behave = Effect.sleep(200)
+      yield* timed(read({ policy: { timeToLive: "1 hour" } }))
+      const policy = { ...minute, refreshAhead: true }
+      yield* TestClock.adjust(60_000 - 201)
+      assert.deepStrictEqual(yield* typical(read({ policy })), ["hit", 1])
+      assert.strictEqual(database.asked, 1)
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* typical(read({ policy })), ["hit", 1])
+      yield* settled
+      assert.strictEqual(database.asked, 2)
+      yield* calm(world)
+    }))
+
+  it.effect("jitter shortens what is stored, by chance", () =>
+    Effect.gen(function*() {
+      const { read } = yield* one()
+      const policy = { ...minute, jitter: 0.2 }
+      yield* chance(0.5)(read({ policy }))
+      yield* TestClock.adjust(53_999)
+      assert.deepStrictEqual(yield* read({ policy }), ["hit", 1])
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* chance(0)(read({ policy })), ["miss", 2])
+      yield* TestClock.adjust(59_999)
+      assert.deepStrictEqual(yield* read({ policy }), ["hit", 2])
+    }))
+})
+
+describe("flights", () => {
+  it.effect("two policies on one key do not make a herd of each other's readers", () =>
+    Effect.gen(function*() {
+      const world = yield* one()
+      const { database, read } = world
+      database.behave = Effect.sleep(10)
+      const [exit] = yield* timed(many(100, Effect.all([read(), read({ dependencies: tagged })], { concurrency: 2 })))
+      assert.isTrue(Exit.isSuccess(exit))
+      assert.strictEqual(database.asked, 2)
+      yield* calm(world)
+    }))
+
+  it.effect("who wants it younger than whose flight it was asks again", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { database, faults, read } = world
+      const hour = { timeToLive: "1 hour" } as const
+      yield* read({ policy: hour })
+      yield* TestClock.adjust("2 minutes")
+      faults.lookup = (proceed) => Effect.andThen(Effect.sleep(10), proceed)
+      const [exit] = yield* timed(Effect.all([read({ policy: hour }), read({ policy: minute })], { concurrency: 2 }))
+      assert.deepStrictEqual(exit, Exit.succeed([["hit", 1], ["miss", 2]] as [Read, Read]))
+      assert.strictEqual(database.asked, 2)
+    }))
+
+  it.effect("whenever a caller leaves, it leaves no query, no flight and nothing owed", () =>
+    Effect.gen(function*() {
+      const { database, processes, ...world } = yield* shared(1)
+      world.claiming.ways.latency = Effect.yieldNow
+      database.behave = Effect.never
+      // Whoever can yields after each step, so that each of them is one before which it may be interrupted.
+      const reading = world.read().pipe(Effect.provideService(Scheduler.MaxOpsBeforeYield, 3))
+      let least = 0
+      for (let steps = 0; steps < 300; steps++) {
+        const fiber = yield* Effect.forkChild(reading, { startImmediately: true })
+        for (let i = 0; i < steps; i++) yield* Effect.yieldNow
+        yield* Fiber.interrupt(fiber)
+        yield* settled
+        if (database.asked === 0) least = steps
+        assert.deepStrictEqual(
+          [world.flights.size, database.running, world.claiming.owed()],
+          [0, 0, 0],
+          `after ${steps} steps`
+        )
+      }
+      assert.isAbove(least, 5)
+      assert.isAbove(database.interrupted, 50)
+      yield* calm({ database, processes, ...world })
+    }))
+
+  it.effect("the same for several at once", () =>
+    Effect.gen(function*() {
+      const { claiming, database, flights, reader, reading } = yield* shared(1)
+      claiming.ways.latency = Effect.yieldNow
+      database.behave = Effect.never
+      const all = reader.fetchMany(["a", "b"].map((key) => reading({ key })), () => {}).pipe(
+        Effect.provideService(Scheduler.MaxOpsBeforeYield, 3)
+      )
+      for (let steps = 0; steps < 300; steps++) {
+        const fiber = yield* Effect.forkChild(all, { startImmediately: true })
+        for (let i = 0; i < steps; i++) yield* Effect.yieldNow
+        yield* Fiber.interrupt(fiber)
+        yield* settled
+        assert.deepStrictEqual([flights.size, database.running, claiming.owed()], [0, 0, 0], `after ${steps} steps`)
+      }
+      assert.isAbove(database.interrupted, 100)
+    }))
+
+  it.effect("who looks again keeps its flight, though all others leave", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { database, faults, invalidate, read } = world
+      yield* read({ policy: revalidates })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.sleep(100)
+      const other = yield* started(read({ policy: minute }))
+      faults.lookup = (proceed) => Effect.andThen(Effect.sleep(20), proceed)
+      const reading = yield* started(Effect.exit(read({ policy: revalidates })))
+      yield* invalidate
+      yield* Fiber.interrupt(other)
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual(yield* Fiber.join(reading), Exit.succeed(["joined", 2] as const))
+      yield* calm(world)
+    }))
+})
+
+describe("reload", () => {
+  it.effect("reads what is fresh, and fails as the query does", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { database, read, reader, reading } = world
+      const policy = { ...revalidates, staleIfError: "1 minute", softTimeout: 10 } as const
+      yield* read({ policy })
+      database.behave = Effect.sleep(100)
+      const [exit, millis] = yield* timed(reader.reload(reading({ policy })))
+      assert.deepStrictEqual([exit, millis], [Exit.succeed({ value: 2, verdict: "accepted" } as const), 100])
+      assert.deepStrictEqual(yield* read({ policy }), ["hit", 2])
+      database.behave = Effect.fail("away")
+      assert.strictEqual(yield* Effect.flip(reader.reload(reading({ policy }))), "away")
+      database.behave = Effect.never
+      const leaving = yield* started(reader.reload(reading({ policy })))
+      yield* Fiber.interrupt(leaving)
+      yield* calm(world)
+    }))
+})
+
+describe("several processes", () => {
+  it.effect("identical misses are one query", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(4)
+      const { database, processes } = world
+      database.behave = Effect.sleep(50)
+      const [exit, millis] = yield* timed(
+        Effect.all(processes.map(({ read }) => many(250, read())), { concurrency: "unbounded" })
+      )
+      const answers = (exit as any).value.flat() as ReadonlyArray<Read>
+      assert.deepStrictEqual(new Set(answers.map(([, value]) => value)), new Set([1]))
+      assert.strictEqual(database.asked, 1)
+      assert.isBelow(millis, 50 + 2 * 64)
+      yield* calm(world)
+    }))
+
+  it.effect("one that dies is waited for, and then another one reads and not all of them", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(4)
+      const { claiming, database, processes } = world
+      // Somebody who was told to read, and is gone.
+      yield* claiming.store.lookup(keyOf("k"), orders)
+      database.behave = Effect.sleep(1_000)
+      const [exit, millis] = yield* timed(
+        Effect.all(processes.map(({ read }) => read()), { concurrency: "unbounded" }),
+        4
+      )
+      assert.isTrue(Exit.isSuccess(exit))
+      assert.strictEqual(database.asked, 1)
+      assert.isAtLeast(millis, ClaimingStore.flightMillis)
+      assert.isBelow(millis, ClaimingStore.flightMillis + 1_000 + 3 * 64)
+      yield* calm(world)
+    }))
+
+  it.effect("three that die in turn are enough", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { claiming, read } = world
+      const dying = Effect.forever(
+        Effect.andThen(claiming.store.lookup(keyOf("k"), orders), Effect.sleep(ClaimingStore.flightMillis))
+      )
+      const fiber = yield* started(dying)
+      const [exit, millis] = yield* timed(read(), 4)
+      assert.deepStrictEqual(exit, Exit.succeed(["miss", 1] as const))
+      assert.isAtLeast(millis, 3 * ClaimingStore.flightMillis - 100)
+      assert.isBelow(millis, 3 * ClaimingStore.flightMillis + 200)
+      yield* Fiber.interrupt(fiber)
+    }))
+
+  it.effect("one that fails, declines or is refused lets the others read", () =>
+    Effect.gen(function*() {
+      const failing = yield* shared(2)
+      failing.database.behave = Effect.andThen(Effect.sleep(100), Effect.fail("away"))
+      const first = yield* started(Effect.exit(failing.processes[0]!.read()))
+      const second = yield* started(Effect.exit(failing.processes[1]!.read()))
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual(yield* Fiber.join(first), Exit.fail("away"))
+      yield* TestClock.adjust(64 + 100)
+      assert.deepStrictEqual(yield* Fiber.join(second), Exit.fail("away"))
+      yield* calm(failing)
+
+      const declining = yield* shared(2)
+      declining.database.behave = Effect.sleep(100)
+      const [exit, millis] = yield* timed(
+        Effect.all(declining.processes.map(({ read }) => read({ admits: false })), { concurrency: "unbounded" })
+      )
+      assert.isTrue(Exit.isSuccess(exit))
+      assert.isBelow(millis, 100 + 64 + 100 + 64)
+      assert.strictEqual(declining.database.asked, 2)
+      yield* calm(declining)
+    }))
+
+  it.effect("nobody waits where something stale is taken, and one query reads it anew", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(4)
+      const { database, processes } = world
+      yield* world.read({ policy: revalidates })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.sleep(100)
+      const [exit, millis] = yield* timed(
+        Effect.all(processes.map(({ read }) => many(250, read({ policy: revalidates }))), { concurrency: "unbounded" })
+      )
+      assert.deepStrictEqual(new Set((exit as any).value.flat().map(String)), new Set(["stale,1"]))
+      assert.deepStrictEqual([millis, database.asked], [0, 2])
+      // Nor those who come while it is read.
+      for (const { read } of processes) {
+        assert.deepStrictEqual(yield* timed(read({ policy: revalidates })), [Exit.succeed(["stale", 1] as const), 0])
+      }
+      yield* TestClock.adjust(100)
+      for (const { read } of processes) assert.deepStrictEqual(yield* read({ policy: revalidates }), ["hit", 2])
+      assert.strictEqual(database.asked, 2)
+      assert.deepStrictEqual(world.refreshes, ["done"])
+      yield* calm(world)
+    }))
+
+  it.effect("refreshes are limited, and rest after a failure, as those of one process", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1, { maxRefreshes: 1 })
+      const { claiming, database, read, refreshes } = world
+      for (const key of ["a", "b"]) yield* read({ key, policy: revalidates })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.andThen(Effect.sleep(10), Effect.fail("away"))
+      assert.deepStrictEqual(yield* read({ key: "a", policy: revalidates }), ["stale", 1])
+      assert.deepStrictEqual(yield* read({ key: "b", policy: revalidates }), ["stale", 2])
+      yield* settled
+      assert.deepStrictEqual([database.asked, refreshes, claiming.owed()], [3, ["too-many"], 1])
+      yield* TestClock.adjust(10)
+      for (let i = 0; i < 3; i++) {
+        assert.deepStrictEqual(yield* read({ key: "a", policy: revalidates }), ["stale", 1])
+        yield* TestClock.adjust(300)
+      }
+      assert.deepStrictEqual([database.asked, refreshes], [3, ["too-many", "failed"]])
+      yield* TestClock.adjust(200)
+      yield* read({ key: "a", policy: revalidates })
+      yield* settled
+      assert.strictEqual(database.asked, 4)
+      yield* calm(world)
+    }))
+
+  it.effect("what another process reads anew is left to it", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(2)
+      const { database, processes } = world
+      const policy = { ...minute, refreshAhead: { beta: 1e9 } }
+      database.behave = Effect.sleep(10)
+      yield* timed(world.read({ policy }))
+      const before = database.asked
+      yield* Effect.all(processes.map(({ read }) => read({ policy })), { concurrency: "unbounded" })
+      yield* settled
+      assert.strictEqual(database.asked, before + 1)
+      yield* TestClock.adjust(10)
+      assert.sameMembers(processes.flatMap(({ refreshes }) => refreshes), ["left", "done"])
+      yield* calm(world)
+    }))
+})
+
+describe("a store that fails", () => {
+  for (const [how, fault] of [["fails", unavailable], ["hangs", hangs]] as const) {
+    it.effect(`${how} at every step: the database answers, in bounded time`, () =>
+      Effect.gen(function*() {
+        const world = yield* shared(1)
+        const { database, faults, read } = world
+        const waits = how === "hangs" ? 50 : 0
+        const policy = { ...consoles, staleWhileRevalidate: "1 minute", softTimeout: 100 } as const
+        faults.lookup = fault
+        assert.deepStrictEqual(yield* timed(read({ policy })), [Exit.succeed(["miss", 1] as const), waits])
+        delete faults.lookup
+        faults.store = fault
+        assert.deepStrictEqual(yield* timed(read({ policy })), [Exit.succeed(["miss", 2] as const), 0])
+        delete faults.store
+        // What could not be stored is owed until its time is over.
+        yield* TestClock.adjust("5 seconds")
+        assert.deepStrictEqual(yield* timed(read({ policy })), [Exit.succeed(["miss", 3] as const), 0])
+        yield* TestClock.adjust("61 seconds")
+        // The store found it stale, and is away when it is to say so again.
+        database.behave = Effect.andThen(
+          Effect.sync(() => faults.lookup = fault),
+          Effect.andThen(Effect.sleep(10), Effect.fail("away"))
+        )
+        const strict = { ...consoles } as const
+        assert.deepStrictEqual(yield* timed(read({ policy: strict })), [Exit.fail("away"), 10 + waits])
+        delete faults.lookup
+        faults.release = fault
+        database.behave = Effect.fail("away")
+        yield* TestClock.adjust("1 second")
+        const [exit] = yield* timed(read({ policy: minute }))
+        assert.deepStrictEqual(exit, Exit.fail("away"))
+      }))
+  }
+
+  it.effect("finds a value of another kind: read, and replaced", () =>
+    Effect.gen(function*() {
+      const { database, read, reader, reading, store } = yield* one()
+      const { lease } = yield* store.lookup(keyOf("k"), orders)
+      yield* store.store(
+        keyOf("k"),
+        { value: "text", dependencies: orders, timeToLiveMillis: 60_000, bytes: 4 },
+        lease
+      )
+      const answer = yield* reader.fetch(reading())
+      assert.deepStrictEqual([answer.status, answer.reason, answer.stored], ["miss", "undecodable", 1])
+      assert.deepStrictEqual([yield* read(), database.asked], [["hit", 1], 1])
+    }))
+})
+
+describe("several values", () => {
+  it.effect("each by its own way, in one round trip", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { claiming, database, reader, reading, read, told } = world
+      yield* read({ key: "hit", policy: revalidates })
+      yield* TestClock.adjust("30 seconds")
+      yield* read({ key: "stale", policy: { ...revalidates, timeToLive: "20 seconds" } })
+      yield* TestClock.adjust("29 seconds")
+      database.behave = Effect.sleep(10)
+      const joined = yield* started(read({ key: "joined" }))
+      const got: Array<readonly [number, Read]> = []
+      const readings = ["hit", "stale", "joined", "miss"].map((key) =>
+        reading({ key, policy: key === "stale" ? { ...revalidates, timeToLive: "20 seconds" } : revalidates })
+      )
+      const [exit] = yield* timed(
+        reader.fetchMany(readings, (index, exit) => got.push([index, told(Effect.runSync(exit))]))
+      )
+      assert.isTrue(Exit.isSuccess(exit))
+      yield* Fiber.join(joined)
+      const [hit, stale, joinedOne, miss] = got.sort(([a], [b]) => a - b).map(([_, read]) => read)
+      assert.deepStrictEqual([hit, stale, joinedOne], [["hit", 1], ["stale", 2], ["joined", 3]])
+      assert.strictEqual(miss![0], "miss")
+      // The stale one was read anew.
+      assert.strictEqual(database.asked, 5)
+      yield* calm(world)
+      assert.strictEqual(claiming.owed(), 0)
+    }))
+})
