@@ -1,5 +1,5 @@
 /** When the catalog is known, when not, and what becomes of statements meanwhile. */
-import { PgClient } from "@effect/sql-pg"
+import type { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
 import { CachedSqlClient, CacheStore, Fingerprinter, Invalidator, QueryAnalyzer, QueryCache } from "effect-query-cache"
 import * as Context from "effect/Context"
