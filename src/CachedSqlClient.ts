@@ -145,12 +145,17 @@ export interface CachedSqlClientOptions {
  * @since 0.1.0
  */
 export const layer = (
-  options?: CachedSqlClientOptions
-): Layer.Layer<Services, QueryAnalyzer.AnalyzerLoadError, PgClient.PgClient | CacheStore.CacheStore> =>
-  layerNoDeps(options).pipe(
+  options?: CachedSqlClientOptions & {
+    /** What the program says of its functions. See `QueryAnalyzer.layer`. */
+    readonly analyzer?: QueryAnalyzer.AnalyzerOptions | undefined
+  }
+): Layer.Layer<Services, QueryAnalyzer.AnalyzerLoadError, PgClient.PgClient | CacheStore.CacheStore> => {
+  const { analyzer, ...others } = options ?? {}
+  return layerNoDeps(others).pipe(
     Layer.provideMerge(Fingerprinter.layer),
-    Layer.provide(QueryAnalyzer.layer())
+    Layer.provide(QueryAnalyzer.layer(analyzer))
   )
+}
 
 /**
  * As {@link layer}, with `Fingerprinter` and `QueryAnalyzer` from the context.

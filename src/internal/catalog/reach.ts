@@ -351,7 +351,7 @@ class Reach {
     }
     for (const one of withDescendants(this.catalog, relation)) {
       this.fire(one.triggers, operation, path, () => true)
-      if (operation === "insert" || operation === "update") {
+      if (operation !== "truncate" && operation !== "truncate cascade") {
         for (const oid of one.called) this.routineOf(oid, path, false)
       }
       for (const key of one.referencedBy) {
