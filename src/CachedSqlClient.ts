@@ -100,18 +100,18 @@ export interface CachedSqlClientOptions {
    */
   readonly maxRefreshes?: number | undefined
   /**
+   * Whether the invalidations of other processes are listened to, so that they wake `QueryCache.changes`, materialized
+   * views, `sql.reactive` and atoms here: with Redis, a connection of its own. What is *served* does not depend on it.
+   * Defaults to `true`.
+   */
+  readonly remoteChanges?: boolean | undefined
+  /**
    * How often the database's catalog is read again, for changes of the schema that others make: views, triggers, foreign
    * keys. It is read when the layer is built, after each statement of the program that changes the schema, and after
    * `Invalidator.invalidate({ all: true })`. Defaults to 1 minute. With `false` no catalog is read and names stand for
    * themselves: a write is a write to the table it names and to nothing else.
    */
   readonly catalogInterval?: Duration.Input | false | undefined
-  /**
-   * Whether the invalidations of other processes are listened to, so that they wake `QueryCache.changes`, materialized
-   * views, `sql.reactive` and atoms here: with Redis, a connection of its own. What is *served* does not depend on it.
-   * Defaults to `true`.
-   */
-  readonly remoteChanges?: boolean | undefined
 }
 
 /**
@@ -283,8 +283,8 @@ interface Settings {
   readonly lookupTimeoutMillis: number
   readonly invalidationTimeoutMillis: number
   readonly maxRefreshes: number
-  readonly catalogIntervalMillis: number | undefined
   readonly remoteChanges: boolean
+  readonly catalogIntervalMillis: number | undefined
   readonly noop: boolean
 }
 
@@ -298,8 +298,8 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
     "lookupTimeout",
     "invalidationTimeout",
     "maxRefreshes",
-    "catalogInterval",
-    "remoteChanges"
+    "remoteChanges",
+    "catalogInterval"
   ])
   const policy = CachePolicy.resolve(options.policy ?? {})
   return {
@@ -313,10 +313,10 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
     lookupTimeoutMillis: Options.millis(owner, "lookupTimeout", options.lookupTimeout, 50),
     invalidationTimeoutMillis: Options.millis(owner, "invalidationTimeout", options.invalidationTimeout, 250),
     maxRefreshes: Options.count(owner, "maxRefreshes", options.maxRefreshes, 10),
+    remoteChanges: Options.flag(owner, "remoteChanges", options.remoteChanges) ?? true,
     catalogIntervalMillis: options.catalogInterval === false
       ? undefined
       : Options.millis(owner, "catalogInterval", options.catalogInterval, 60_000),
-    remoteChanges: Options.flag(owner, "remoteChanges", options.remoteChanges) ?? true,
     noop: false
   }
 }
@@ -481,12 +481,12 @@ const make = Effect.fnUntraced(function*(
     peers.delete(peer)
     return flights.interruptAll
   })
+  yield* changes.run
   const naming = yield* Naming.make({
     client,
     analyzer,
     interval: settings.catalogIntervalMillis === undefined ? undefined : Duration.millis(settings.catalogIntervalMillis)
   })
-  yield* changes.run
   const delivery = naming.observe(
     yield* Deliveries.make({
       namespace,

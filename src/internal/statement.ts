@@ -142,13 +142,8 @@ export const makeStatements = (decoration: Decoration): {
     base: Effect.Effect<any, SqlError>
   ): Effect.Effect<any, SqlError> => {
     const { changes } = form
-    if (changes !== undefined) {
-      return Effect.andThen(
-        transactions.leave(fiber, changes, naming),
-        Effect.suspend(() => perform(fiber, form, base))
-      )
-    }
-    return perform(fiber, form, base)
+    const performed = perform(fiber, form, base)
+    return changes === undefined ? performed : Effect.andThen(transactions.leave(fiber, changes, naming), performed)
   }
 
   const perform = (
@@ -305,14 +300,12 @@ export const makeStatements = (decoration: Decoration): {
     const form = locate(self, run)
     const parameters = located
 
-    if (!engine.noop && !waited) {
-      const wait = unknownNames(form)
-      if (wait !== undefined) {
-        return Effect.andThen(wait, Effect.withFiber((fiber) => consult(self, run, fiber, own, true)))
-      }
+    if (engine.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
+    const wait = waited ? undefined : unknownNames(form)
+    if (wait !== undefined) {
+      return Effect.andThen(wait, Effect.withFiber((fiber) => consult(self, run, fiber, own, true)))
     }
     if (consulted !== undefined) note(form, explicitPolicy(own) ?? defaultPolicy)
-    if (engine.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
 
     const explicit = explicitPolicy(own)
     const policy = explicit ?? defaultPolicy
