@@ -145,12 +145,17 @@ export interface CachedSqlClientOptions {
  * @since 0.1.0
  */
 export const layer = (
-  options?: CachedSqlClientOptions
-): Layer.Layer<Services, QueryAnalyzer.AnalyzerLoadError, PgClient.PgClient | CacheStore.CacheStore> =>
-  layerNoDeps(options).pipe(
+  options?: CachedSqlClientOptions & {
+    /** What the program says of its functions. See `QueryAnalyzer.layer`. */
+    readonly analyzer?: QueryAnalyzer.AnalyzerOptions | undefined
+  }
+): Layer.Layer<Services, QueryAnalyzer.AnalyzerLoadError, PgClient.PgClient | CacheStore.CacheStore> => {
+  const { analyzer, ...others } = options ?? {}
+  return layerNoDeps(others).pipe(
     Layer.provideMerge(Fingerprinter.layer),
-    Layer.provide(QueryAnalyzer.layer())
+    Layer.provide(QueryAnalyzer.layer(analyzer))
   )
+}
 
 /**
  * As {@link layer}, with `Fingerprinter` and `QueryAnalyzer` from the context.
@@ -531,11 +536,12 @@ const make = Effect.fnUntraced(function*(
       return Effect.die(new Error("CacheScope.provide: a reserved connection cannot be put in a scope"))
     }
     return ready(Effect.flatMap(client.reserve, (connection) => {
-      const effectsOf = (sql: string) => {
-        const names = naming.of(undefined)
-        return names.effectsOf(names.analyze(sql))
+      const look = (sql: string, isAnywhere: boolean) => {
+        const names = isAnywhere ? naming.anywhere() : naming.of(undefined)
+        const analysis = names.analyze(sql)
+        return { effects: names.effectsOf(analysis), changes: analysis._tag === "Read" ? undefined : analysis.changes }
       }
-      const observed = observeConnection(connection, effectsOf, transactions, delivery)
+      const observed = observeConnection(connection, look, transactions, delivery, naming)
       return Effect.as(Effect.addFinalizer(() => observed.close), observed.connection)
     }))
   })

@@ -6,22 +6,16 @@
  * {@link layer} parses with PostgreSQL's own parser, and {@link layerDeclared}
  * believes what the program says and loads nothing.
  *
- * The answer follows from the text alone, no catalog is asked. What follows
- * from that, until a later version asks one:
+ * By itself the answer follows from the text alone, and names stand for
+ * themselves, without their schemas. Bound to a catalog, as `CachedSqlClient`
+ * binds it, it follows from what the names mean: docs/schema.md says how. What
+ * is left:
  *
- * - A view, a partitioned table and an inheritance parent are names like
- *   others: a write to the table behind them does not invalidate queries on
- *   them. Neither are the effects of triggers, rules, cascading foreign keys
- *   and row security policies seen.
- * - Schemas are left out of names: `archive.orders` and `public.orders` are one
- *   dependency, which invalidates too much and never too little.
- * - Names without a schema are taken for PostgreSQL's own functions, operators
- *   and casts where it has them, although a program may define others under the
- *   same names; `t.full_name` is taken for a column, although it can call a
- *   function. A temporary table is recognised by the schema `pg_temp` alone.
+ * - A name without a schema is looked for as PostgreSQL looks for it, but for
+ *   the types of arguments: of functions and operators of one name, all that are
+ *   visible count, next to PostgreSQL's own.
  * - `now()` is seen in the text, the word `'now'` or `'today'` in a parameter
  *   is not.
- * - A sequence read as a table does not change by `nextval`.
  * - Texts are read with `standard_conforming_strings` on, the default.
  *
  * Functions whose answers depend on settings, such as `to_char` on lc_time or
@@ -108,7 +102,12 @@ export type Analysis = Read | Write | Ddl | Session | Refused
  */
 export interface Read {
   readonly _tag: "Read"
-  /** What the answer depends on: relations without their schema, sorted, written as `Dependency.table` writes them. */
+  /**
+   * What the answer depends on: relations, sorted, written as in stamps. By the
+   * text alone, without their schemas. By a catalog, with them where it is not
+   * `public`, among them what views and functions read, and marks that begin with
+   * `^` and `~` (internal/catalog/reach.ts).
+   */
   readonly tables: ReadonlyArray<string>
   /**
    * Whether the answer also follows from the clock: `now()`, `current_date` and
@@ -154,6 +153,7 @@ export interface Write {
    * invalidate at once, and again at the end of a transaction that stays open.
    */
   readonly control: ReadonlyArray<Session>
+  readonly changes?: Changes | undefined
 }
 
 /**
@@ -165,6 +165,21 @@ export interface Write {
  */
 export interface Ddl {
   readonly _tag: "Ddl"
+  readonly changes?: Changes | undefined
+}
+
+/**
+ * What a statement leaves behind in its session, where that can change an answer
+ * or what a name means.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Changes {
+  /** Settings by name, `*` for one that the text does not name, by SET, RESET and `set_config()`. */
+  readonly settings: ReadonlyArray<{ readonly name: string; readonly isLocal: boolean; readonly isReset: boolean }>
+  /** Temporary tables and views. */
+  readonly temporary: ReadonlyArray<string>
 }
 
 /**
@@ -189,6 +204,7 @@ export interface Session {
   readonly savepoint?: string | undefined
   /** COMMIT AND CHAIN, ROLLBACK AND CHAIN: a new transaction begins at once. */
   readonly chain: boolean
+  readonly changes?: Changes | undefined
 }
 
 /**
@@ -204,6 +220,7 @@ export interface Refused {
   readonly detail: string
   /** What it may have written all the same. */
   readonly writes: "nothing" | "anything" | ReadonlyArray<string>
+  readonly changes?: Changes | undefined
 }
 
 /**
@@ -212,13 +229,20 @@ export interface Refused {
  * | code | meaning | may write |
  * | --- | --- | --- |
  * | `volatile-function` | `random()`, `nextval()`, `clock_timestamp()`, `pg_sleep()`, or one of `readOnlyFunctions` | nothing |
- * | `unknown-function` | neither PostgreSQL's own nor declared by the program | anything |
+ * | `unknown-function` | neither PostgreSQL's own nor in the catalog nor declared by the program | anything |
  * | `unknown-operator` | `OPERATOR(schema.+)` of another schema than `pg_catalog` | anything |
  * | `dynamic-query` | `query_to_xml()`, `table_to_xml()`, `ts_stat()`: a query or a table in a value | anything |
- * | `session-dependent` | `current_user`, `current_setting()`, `pg_backend_pid()`, `version()` | nothing |
+ * | `opaque-function` | a function whose body cannot be read, or runs dynamic SQL | anything |
+ * | `session-dependent` | `pg_backend_pid()`, `txid_current()`; outside a scope, `current_user`, `current_setting()` | nothing |
+ * | `row-security` | outside a scope, a table with row security | nothing |
  * | `system-catalog` | `pg_*` and `information_schema` relations, `pg_get_viewdef()`, casts to `regclass` and the like | nothing |
  * | `system-column` | `ctid`, `xmin`, `xmax`, `cmin`, `cmax`, `tableoid` | nothing |
- * | `temporary-table` | a relation of the schema `pg_temp` | nothing |
+ * | `temporary-table` | a relation of the schema `pg_temp`, or one by the name of a temporary table | nothing |
+ * | `foreign-relation` | a foreign table | nothing |
+ * | `sequence-relation` | a sequence, read as a table | nothing |
+ * | `unknown-relation` | a name that is no relation's | nothing |
+ * | `session-changed` | a setting that was changed by hand on a connection of the pool | nothing |
+ * | `catalog-unknown` | the catalog is not known yet | nothing |
  * | `locking-clause` | SELECT ... FOR UPDATE, SHARE | nothing |
  * | `tablesample` | TABLESAMPLE | nothing |
  * | `not-a-query` | EXPLAIN, COPY TO, DECLARE CURSOR | as the query inside, if it runs |
@@ -246,6 +270,7 @@ export type RefusalCode =
   | "parser-restarting"
   | "undeclared"
   | "catalog-unknown"
+  | "session-changed"
 
 /**
  * The parser could not be loaded: `libpg-query` is missing, or there is no
@@ -309,8 +334,9 @@ export interface AnalyzerOptions {
  *
  * **Gotchas**
  *
- * A function that is neither PostgreSQL's own nor declared in the options may
- * write anything, so a statement that calls one invalidates everything.
+ * A function that is neither PostgreSQL's own nor declared in the options, and
+ * whose body cannot be read, may write anything, so a statement that calls one
+ * invalidates everything.
  *
  * @category layers
  * @since 0.1.0

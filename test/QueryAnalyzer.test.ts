@@ -20,7 +20,7 @@ const scoped = (detail: string): Analysis => ({
   scoped: { code: "session-dependent", detail }
 })
 const timed = (...tables: ReadonlyArray<string>): Analysis => ({ _tag: "Read", tables, timeDependent: true })
-const write = (tables: ReadonlyArray<string>, options?: Partial<QueryAnalyzer.Write>): Analysis => ({
+const write = (tables: ReadonlyArray<string>, options?: Partial<QueryAnalyzer.Write>): QueryAnalyzer.Write => ({
   _tag: "Write",
   tables,
   reads: [],
@@ -29,17 +29,32 @@ const write = (tables: ReadonlyArray<string>, options?: Partial<QueryAnalyzer.Wr
   control: [],
   ...options
 })
-const ddl: Analysis = { _tag: "Ddl" }
+const ddl: QueryAnalyzer.Ddl = { _tag: "Ddl" }
 const session = (
   control: QueryAnalyzer.Session["control"],
   options?: Partial<QueryAnalyzer.Session>
 ): QueryAnalyzer.Session => ({ _tag: "Session", control, savepoint: undefined, chain: false, ...options })
 const other = session("other")
+/** What a statement leaves behind in its session: `name`, `local name` or `reset name`. */
+const leaving = (
+  analysis: Exclude<Analysis, QueryAnalyzer.Read>,
+  settings: ReadonlyArray<string>,
+  temporary: ReadonlyArray<string> = []
+): Analysis => ({
+  ...analysis,
+  changes: {
+    settings: settings.map((text) => {
+      const [name, how] = text.split(" ").reverse()
+      return { name: name!, isLocal: how === "local", isReset: how === "reset" }
+    }),
+    temporary
+  }
+})
 const refused = (
   code: QueryAnalyzer.RefusalCode,
   detail: string,
   writes: QueryAnalyzer.Refused["writes"] = "nothing"
-): Analysis => ({ _tag: "Refused", code, detail, writes })
+): QueryAnalyzer.Refused => ({ _tag: "Refused", code, detail, writes })
 
 const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, expected: Analysis]> } = {
   "names": [
@@ -220,7 +235,15 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
   "changes of the schema": [
     ["CREATE TABLE t (a int)", ddl],
     ["CREATE TABLE t AS SELECT * FROM s", ddl],
-    ["CREATE TEMP TABLE t (a int)", ddl],
+    ["CREATE TEMP TABLE t (a int)", leaving(other, [], ["t"])],
+    ["CREATE TABLE pg_temp.t (a int)", leaving(other, [], ["t"])],
+    ["CREATE TEMP TABLE t AS SELECT * FROM s", leaving(other, [], ["t"])],
+    [
+      "CREATE TEMP TABLE t AS SELECT unheard_of()",
+      leaving(refused("unknown-function", "unheard_of", "anything"), [], ["t"])
+    ],
+    ["SELECT * INTO TEMP t FROM s", leaving(other, [], ["t"])],
+    ["CREATE TEMP VIEW t AS SELECT 1", leaving(ddl, [], ["t"])],
     ["SELECT * INTO t FROM s", ddl],
     ["SELECT 1 AS a INTO t UNION SELECT 2", ddl],
     ["WITH x AS (SELECT 1) SELECT * INTO t FROM x", ddl],
@@ -254,13 +277,19 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
     ["ROLLBACK TRANSACTION TO s", session("rollbackTo", { savepoint: "s" })],
     ["PREPARE TRANSACTION 'x'", session("commit")],
     ["ROLLBACK PREPARED 'x'", other],
-    ["SET search_path = a, b", other],
-    ["SET LOCAL ROLE r", other],
+    ["SET search_path = a, b", leaving(other, ["search_path"])],
+    ["SET LOCAL ROLE r", leaving(other, ["local role"])],
+    ["SET SESSION AUTHORIZATION r", leaving(other, ["session_authorization"])],
+    ["SET TIME ZONE 'UTC'", leaving(other, ["timezone"])],
+    ["SET app.tenant = 'a'", leaving(other, ["app.tenant"])],
+    ["SET work_mem = '1MB'", other],
+    ["SET TRANSACTION READ ONLY", other],
+    ["RESET a", leaving(other, ["reset a"])],
     ["SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", other],
     ["SET CONSTRAINTS ALL DEFERRED", other],
-    ["RESET ALL", other],
+    ["RESET ALL", leaving(other, ["reset *"])],
     ["SHOW search_path", other],
-    ["DISCARD ALL", other],
+    ["DISCARD ALL", leaving(other, ["reset *", "reset role", "reset session_authorization"])],
     ["LISTEN c", other],
     ["UNLISTEN *", other],
     ["NOTIFY c, 'x'", other],
@@ -281,9 +310,10 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
     ["SELECT * FROM t;", read("t")],
     [";;SELECT * FROM t;;", read("t")],
     ["SELECT 1; SELECT 2", refused("several-statements", "2 statements")],
-    ["SET a = 1; SELECT 2", refused("several-statements", "2 statements")],
+    ["SET a = 1; SELECT 2", leaving(refused("several-statements", "2 statements"), ["a"])],
+    ["SET LOCAL ROLE r; DELETE FROM t", leaving(write(["t"], { culprit: "SET", atomic: false }), ["local role"])],
     ["SELECT 1; SELECT unheard_of()", refused("several-statements", "2 statements", "anything")],
-    ["SET a = 1; SET b = 2", other],
+    ["SET a = 1; SET b = 2", leaving(other, ["a", "b"])],
     [
       "SELECT * FROM s; DELETE FROM t; INSERT INTO u SELECT * FROM v",
       write(["t", "u"], { reads: ["s", "v"], atomic: false })
@@ -349,7 +379,6 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
       "pg_sleep(1)",
       "pg_notify('a', 'b')",
       "pg_advisory_lock(1)",
-      "set_config('a', 'b', true)",
       "lo_get(1)",
       "pg_read_file('x')",
       "currval('s')",
@@ -358,6 +387,9 @@ const cases: { readonly [topic: string]: ReadonlyArray<readonly [sql: string, ex
       "pg_catalog.random()"
     ]
       .map((call) => [`SELECT ${call}`, refused("volatile-function", call.slice(0, call.indexOf("(")))] as const),
+    ["SELECT set_config('A', 'b', true)", leaving(refused("volatile-function", "set_config"), ["local a"])],
+    ["SELECT set_config($1, $2, $3)", leaving(refused("volatile-function", "set_config"), ["*"])],
+    ["SELECT set_config('work_mem', $1, false)", refused("volatile-function", "set_config")],
     ...[
       "query_to_xml('DELETE FROM t', true, true, '')",
       "table_to_xml('t', true, true, '')",
@@ -561,7 +593,7 @@ describe("long texts", () => {
       if (expected._tag === "Refused" && expected.code === "unparsable") continue
       const actual = analyze(padding + sql)
       // Constants are gone by then: what they switch on is taken for on.
-      if (/ANALYZE 0|OFF\)/.test(sql)) continue
+      if (/ANALYZE 0|OFF\)|set_config/.test(sql)) continue
       assert.deepStrictEqual(actual, expected, sql)
     }
   })
@@ -855,9 +887,11 @@ describe("QueryAnalyzer.layerDeclared", () => {
 
   it("knows session control by its first words, as the parser does", async () => {
     const byWord = await declared(() => undefined)
+    // What they leave behind it does not know.
+    const known = ({ changes: _, ...analysis }: any) => analysis
     for (const [sql, expected] of cases["sessions and transactions"]) {
-      assert.deepStrictEqual(byWord(sql), expected, sql)
-      assert.deepStrictEqual(byWord(` \n/* x */ -- y\n${sql.toLowerCase()} ;`), analyze(sql.toLowerCase()), sql)
+      assert.deepStrictEqual(byWord(sql), known(expected), sql)
+      assert.deepStrictEqual(byWord(` \n/* x */ -- y\n${sql.toLowerCase()} ;`), known(analyze(sql.toLowerCase())), sql)
     }
     for (const sql of ["RELEASE savepoint", "SAVEPOINT savepoint", "ROLLBACK TO savepoint", `RELEASE "a""B"`]) {
       assert.deepStrictEqual(byWord(sql), analyze(sql), sql)

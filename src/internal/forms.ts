@@ -72,6 +72,11 @@ export class Form {
       (this.analysis.code === "unknown-relation" || this.analysis.code === "unknown-function")
   }
 
+  /** What it leaves behind in its session. */
+  get changes(): QueryAnalyzer.Changes | undefined {
+    return this.analysis._tag === "Read" ? undefined : this.analysis.changes
+  }
+
   /** Tells one definition of what it reads from another. */
   get schema(): string {
     return this.analysis._tag === "Read" ? this.analysis.schema ?? "" : ""

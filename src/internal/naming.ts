@@ -19,7 +19,8 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type * as CacheScope from "../CacheScope.ts"
 import * as Dependency from "../Dependency.ts"
-import type { Analysis, BoundAnalyzer, QueryAnalyzer } from "../QueryAnalyzer.ts"
+import type { Analysis, BoundAnalyzer, Changes, QueryAnalyzer, RefusalCode } from "../QueryAnalyzer.ts"
+import { changesNames } from "./analysis/settings.ts"
 import { parsePath } from "./catalog/make.ts"
 import type { Catalog } from "./catalog/model.ts"
 import { byName as markByName, bySchema as markBySchema, type Path } from "./catalog/reach.ts"
@@ -49,6 +50,12 @@ export interface Naming {
   readonly settled: Effect.Effect<void>
   /** Asks the database again, where a name means nothing. */
   readonly renewed: Effect.Effect<void>
+  /** As `of`, where the search_path is not the one that the client's configuration says. */
+  readonly anywhere: () => Names
+  /** Tells the time: the catalog is read again when it is due. */
+  readonly tick: (nowMillis: number) => void
+  /** Notes what is left behind in sessions of the pool: settings made by hand, temporary tables. */
+  readonly leave: (changes: Changes) => Effect.Effect<void>
   /** What is delivered that may be due to a change of the schema. */
   readonly observe: (delivery: Delivery) => Delivery
 }
@@ -65,43 +72,80 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly interval: Duration.Duration | undefined
 }): Effect.fn.Return<Naming, never, Scope.Scope> {
   const { analyzer, client, interval } = options
-  if (interval === undefined || analyzer.bind === undefined) {
-    const names = byName(analyzer.analyze)
-    return { of: () => names, settled: Effect.void, renewed: Effect.void, observe: (delivery) => delivery }
+  const source = interval === undefined || analyzer.bind === undefined
+    ? undefined
+    : yield* Source.make({ client, interval })
+
+  // What programs left behind in sessions of the pool: in which, nobody knows.
+  const temporary = new Set<string>()
+  let stray: { readonly setting: string; readonly isNamed: boolean } | undefined
+
+  /** All that follows from what is known; made anew when that changes. */
+  interface Known {
+    readonly catalog: Source.Source["current"] | undefined
+    readonly unscoped: Names
+    readonly anywhere: Names
+    readonly under: (path: Path) => Names
   }
-
-  const source = yield* Source.make({ client, interval })
-  const unknown = whileUnknown(analyzer.analyze)
-  const unreadable = whileUnreadable(analyzer.analyze)
-  const none: ReadonlySet<string> = new Set()
-  let catalog: Catalog | undefined
-  let bound: BoundAnalyzer
-  let unscoped: Names
-  let scoped: Map<string, Names>
-
-  return {
-    of: (scope) => {
-      const { current } = source
-      if (typeof current === "string") return current === "unknown" ? unknown : unreadable
-      if (current !== catalog) {
-        catalog = current
-        bound = analyzer.bind!({ catalog, temporary: none })
-        unscoped = byCatalog(bound, { schemas: catalog.searchPath, isCertain: true, isSecured: false })
-        scoped = new Map()
-      }
-      const path = scope === undefined ? undefined : pathOf(current, scope)
-      if (path === undefined) return unscoped
+  const make = (catalog: Known["catalog"]): Known => {
+    const sealed = (names: Names): Names => stray === undefined ? names : refusing(names, stray.setting)
+    if (typeof catalog !== "object") {
+      const names = sealed(
+        catalog === undefined
+          ? byName(analyzer.analyze)
+          : catalog === "unknown"
+          ? whileUnknown(analyzer.analyze)
+          : whileUnreadable(analyzer.analyze)
+      )
+      return { catalog, unscoped: names, anywhere: names, under: () => names }
+    }
+    const bound = analyzer.bind!({ catalog, temporary: new Set(temporary) })
+    const scoped = new Map<string, Names>()
+    const under = (path: Path): Names => {
       const key = JSON.stringify(path)
       let names = scoped.get(key)
       if (names === undefined) {
         if (scoped.size >= maxPaths) scoped.clear()
-        scoped.set(key, names = byCatalog(bound, path))
+        scoped.set(key, names = sealed(byCatalog(bound, path)))
       }
       return names
+    }
+    const anywhere = under({ schemas: [...catalog.byName.keys()], isCertain: false, isSecured: true })
+    const unscoped = stray?.isNamed === true
+      ? anywhere
+      : under({ schemas: catalog.searchPath, isCertain: true, isSecured: false })
+    return { catalog, unscoped, anywhere, under }
+  }
+  let known: Known | undefined
+  const current = (): Known =>
+    known !== undefined && known.catalog === source?.current ? known : known = make(source?.current)
+
+  return {
+    of: (scope) => {
+      const { catalog, under, unscoped } = current()
+      const path = scope === undefined || typeof catalog !== "object" ? undefined : pathOf(catalog, scope)
+      return path === undefined ? unscoped : under(path)
     },
-    settled: source.settled,
-    renewed: source.renewed,
+    anywhere: () => current().anywhere,
+    leave: ({ settings, temporary: relations }) =>
+      Effect.suspend(() => {
+        for (const name of relations) {
+          if (!temporary.has(name)) known = undefined
+          temporary.add(name)
+        }
+        const left = settings.filter(({ isReset }) => !isReset)
+        const isNamed = stray?.isNamed === true || left.some(changesNames)
+        if (left.length === 0 || stray?.isNamed === isNamed) return Effect.void
+        const isNew = stray === undefined
+        stray = { setting: stray?.setting ?? left[0]!.name, isNamed }
+        known = undefined
+        return isNew ? warning(stray.setting) : Effect.void
+      }),
+    tick: source?.tick ?? (() => {}),
+    settled: source?.settled ?? Effect.void,
+    renewed: source?.renewed ?? Effect.void,
     observe: (delivery) => {
+      if (source === undefined) return delivery
       const note = (targets: Dependency.Targets): void => {
         // What may have written anything may have changed the schema.
         if (targets.all) source.changed(targets.schema === true)
@@ -124,6 +168,14 @@ export const make = Effect.fnUntraced(function*(options: {
 })
 
 const maxPaths = 1000
+
+const warning = (setting: string) =>
+  Effect.logWarning(
+    `The setting ${
+      setting === "*" ? "of a session" : setting
+    } was changed on a connection of the pool, and stays so: ` +
+      "from now on nothing is served from the cache. Use CacheScope, or SET LOCAL in a transaction"
+  )
 
 /** Where a scope has names looked for, if elsewhere. */
 const pathOf = (catalog: Catalog, scope: CacheScope.Resolved): Path | undefined => {
@@ -197,17 +249,24 @@ const byName = (analyze: (sql: string) => Analysis): Names => ({
 const whileUnknown = (analyze: (sql: string) => Analysis): Names => ({
   ...byName((sql): Analysis => {
     const analysis = analyze(sql)
-    return analysis._tag !== "Read" ? analysis : {
-      _tag: "Refused",
-      code: "catalog-unknown",
-      detail: "the catalog is being read",
-      writes: "nothing"
-    }
+    return analysis._tag === "Read" ? refused("catalog-unknown", "the catalog is being read") : analysis
   }),
   isKnown: false,
   effectsOf: everythingOf,
   dependencies: untilAnything
 })
+
+/** Nothing is served of what a connection might answer under a setting that nobody knows of. */
+const refusing = (names: Names, setting: string): Names => ({
+  ...names,
+  id: nextId++,
+  analyze: (sql) => {
+    const analysis = names.analyze(sql)
+    return analysis._tag === "Read" ? refused("session-changed", setting) : analysis
+  }
+})
+
+const refused = (code: RefusalCode, detail: string): Analysis => ({ _tag: "Refused", code, detail, writes: "nothing" })
 
 const whileUnreadable = (analyze: (sql: string) => Analysis): Names => ({
   ...byName(analyze),
@@ -256,6 +315,9 @@ const everythingOf = (analysis: Analysis): Effects => {
   const effects = effectsOf(analysis, (tables) => tables)
   return effects._tag === "Writes" && !effects.targets.all ? { ...effects, targets: Dependency.allTargets } : effects
 }
+
+/** What a text does under some meaning of names. */
+export const effectsUnder = (names: Names, sql: string): Effects => names.effectsOf(names.analyze(sql))
 
 const nothing: Effects = { _tag: "Nothing" }
 

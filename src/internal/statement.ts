@@ -34,10 +34,11 @@ import { type Consulted, CurrentConsulted } from "./consulted.ts"
 import { type Engine, isUnserved } from "./engine.ts"
 import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
 import { FormTrie } from "./formTrie.ts"
+import { effectsUnder } from "./naming.ts"
 import { isScalar, localKey } from "./parameters.ts"
 import { isFresh, type Reading } from "./reading.ts"
 import { StoredRows } from "./rows.ts"
-import { appliedScope } from "./transactions.ts"
+import { appliedScope, type Effects } from "./transactions.ts"
 
 /** What the statements of a client share. */
 export interface Decoration {
@@ -140,17 +141,30 @@ export const makeStatements = (decoration: Decoration): {
     form: Form,
     base: Effect.Effect<any, SqlError>
   ): Effect.Effect<any, SqlError> => {
-    switch (form.effects._tag) {
+    const { changes } = form
+    const performed = perform(fiber, form, base)
+    return changes === undefined ? performed : Effect.andThen(transactions.leave(fiber, changes, naming), performed)
+  }
+
+  const perform = (
+    fiber: Fiber.Fiber<unknown, unknown>,
+    form: Form,
+    base: Effect.Effect<any, SqlError>
+  ): Effect.Effect<any, SqlError> => {
+    const effects = effectsOf(fiber, form)
+    switch (effects._tag) {
       case "Nothing":
         return base
       case "Writes":
-        return transactions.write(fiber, base, form.effects.targets, form.effects.atomic)
+        return transactions.write(fiber, base, effects.targets, effects.atomic)
       case "Session":
-        return inTransaction
-          ? transactions.controlInside(fiber, base, form.effects)
-          : transactions.control(base, form.effects)
+        return inTransaction ? transactions.controlInside(fiber, base, effects) : transactions.control(base, effects)
     }
   }
+
+  /** What a statement does, where its transaction may have changed what names mean. */
+  const effectsOf = (fiber: Fiber.Fiber<unknown, unknown>, form: Form): Effects =>
+    inTransaction && transactions.isAnywhere(fiber) ? effectsUnder(naming.anywhere(), form.sql) : form.effects
 
   /** Notes what a read depends on, whoever answers it. */
   const note = (form: Form, policy: CachePolicy.Resolved | "uncached" | undefined): void => {
@@ -281,6 +295,8 @@ export const makeStatements = (decoration: Decoration): {
     }
     if (ambient !== undefined && !waited) ambient.witness.consulted++
 
+    const now = clock.currentTimeMillisUnsafe()
+    naming.tick(now)
     const form = locate(self, run)
     const parameters = located
 
@@ -295,7 +311,8 @@ export const makeStatements = (decoration: Decoration): {
     const policy = explicit ?? defaultPolicy
     if (policy === undefined || policy === "uncached") {
       const reason = policy === undefined ? "no-policy" : "uncached"
-      return form.effects._tag === "Nothing" && collector === undefined && scope === undefined && policy === undefined
+      return form.effects._tag === "Nothing" && form.changes === undefined && collector === undefined &&
+          scope === undefined && policy === undefined
         ? self.run(run)
         : bypass(fiber, form, undefined, self.run(run), reason)
     }
@@ -306,7 +323,6 @@ export const makeStatements = (decoration: Decoration): {
     if (local === undefined) return bypass(fiber, form, plan, self.run(run), "parameters")
     const key = new QueryKey(form, local, scope)
 
-    const now = clock.currentTimeMillisUnsafe()
     const kept = reader.peek(key, plan.dependencies.basis, plan.policy, now)
     if (kept !== undefined) {
       form.habits.hits++
@@ -557,11 +573,13 @@ export const makeStatements = (decoration: Decoration): {
             : Effect.die(new Error("CacheScope.provide: a stream outside a transaction cannot be run in a scope"))
           if (scopeMismatch !== undefined) return scopeMismatch
           const stream = self.inner.stream
-          return Effect.succeed(
-            form.effects._tag === "Writes"
-              ? transactions.writeStream(stream, form.effects.targets, form.effects.atomic)
-              : stream
-          )
+          const effects = effectsOf(fiber, form)
+          const observed = effects._tag === "Writes"
+            ? transactions.writeStream(stream, effects.targets, effects.atomic)
+            : stream
+          return form.changes === undefined
+            ? Effect.succeed(observed)
+            : Effect.as(transactions.leave(fiber, form.changes, naming), observed)
         })
       return Stream.unwrap(open(false))
     }

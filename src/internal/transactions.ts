@@ -29,8 +29,11 @@ import * as Statement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
 import * as CacheScope from "../CacheScope.ts"
 import type * as Dependency from "../Dependency.ts"
+import type { Changes } from "../QueryAnalyzer.ts"
+import { changesNames } from "./analysis/settings.ts"
 import * as AnyTransaction from "./anyTransaction.ts"
 import type { Delivery } from "./delivery.ts"
+import type { Naming } from "./naming.ts"
 import * as Outcome from "./outcome.ts"
 
 /** What a transaction has touched so far. */
@@ -41,6 +44,8 @@ export class Touched {
   readonly root: Touched
   /** Of the outermost level: the program itself has ended the transaction, so a rollback at its end decides nothing. */
   isEnded = false
+  /** Of the outermost level: names may mean something else in it than the client's configuration says. */
+  isAnywhere = false
   private stamps = new Set<string>()
   private images: Array<Dependency.Image> = []
   private all = false
@@ -219,6 +224,23 @@ export class Transactions {
     })
   }
 
+  /** Notes what a statement leaves behind in the session that it runs in. */
+  leave(fiber: Fiber.Fiber<unknown, unknown>, changes: Changes, naming: Pick<Naming, "leave">): Effect.Effect<void> {
+    const touched = fiber.getRef(this.current)
+    const settings = changes.settings.filter(({ isLocal }) => !isLocal)
+    return Effect.suspend(() => {
+      if (touched !== undefined) touched.root.isAnywhere ||= changes.settings.some(changesNames)
+      // In a transaction that this client did not begin, what is local lasts nobody knows how long.
+      const isLocalKnown = touched !== undefined || !this.isByHand && !this.isInBase(fiber)
+      return naming.leave(isLocalKnown ? { ...changes, settings } : changes)
+    })
+  }
+
+  /** Whether names may mean anything in the transaction that the fiber is in. */
+  isAnywhere(fiber: Fiber.Fiber<unknown, unknown>): boolean {
+    return fiber.getRef(this.current)?.root.isAnywhere === true
+  }
+
   /** Dies where a statement would run in another scope than the transaction it is part of. */
   checkScope(
     fiber: Fiber.Fiber<unknown, unknown>,
@@ -303,8 +325,12 @@ export class Transactions {
     )
   }
 
+  private isInBase(fiber: Fiber.Fiber<unknown, unknown>): boolean {
+    return Context.getOrUndefined(fiber.context, this.client.transactionService) !== undefined
+  }
+
   private collect(fiber: Fiber.Fiber<unknown, unknown>, targets: Dependency.Targets): Effect.Effect<void> | undefined {
-    if (Context.getOrUndefined(fiber.context, this.client.transactionService) === undefined) return undefined
+    if (!this.isInBase(fiber)) return undefined
     const touched = fiber.getRef(this.current)
     // A transaction of the base client, begun around the decorated one.
     if (touched === undefined) return this.client.afterCommit(this.delivery.deliver(targets))
@@ -337,15 +363,32 @@ export type Effects =
  */
 export const observeConnection = (
   connection: Connection,
-  effectsOf: (sql: string) => Effects,
+  look: (sql: string, isAnywhere: boolean) => { readonly effects: Effects; readonly changes: Changes | undefined },
   transactions: Transactions,
-  delivery: Delivery
+  delivery: Delivery,
+  naming: Pick<Naming, "leave">
 ): { readonly connection: Connection; readonly close: Effect.Effect<void> } => {
   let open: Touched | undefined
+  // What differs from the settings that the session began with, until it ends.
+  const settings = new Map<string, Changes["settings"][number]>()
+  let isAnywhere = false
+
+  const note = (changes: Changes): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      for (const setting of changes.settings) {
+        if (changesNames(setting)) isAnywhere = true
+        if (setting.isLocal) continue
+        if (!setting.isReset) settings.set(setting.name, setting)
+        else if (setting.name !== "*") settings.delete(setting.name)
+        else {for (const name of settings.keys()) {
+            if (name !== "role" && name !== "session_authorization") settings.delete(name)
+          }}
+      }
+      return naming.leave({ settings: [], temporary: changes.temporary })
+    })
 
   // Called when a statement starts: what is to be done when it has ended.
-  const watch = (sql: string): ((exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>) | undefined => {
-    const effects = effectsOf(sql)
+  const watch = (effects: Effects): ((exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>) | undefined => {
     if (effects._tag === "Writes") {
       if (open === undefined) return (exit) => transactions.settle(exit, effects.targets, effects.atomic)
       open.add(effects.targets)
@@ -379,8 +422,10 @@ export const observeConnection = (
   }
   const observe = <A, E>(sql: string, run: Effect.Effect<A, E>): Effect.Effect<A, E> =>
     Effect.suspend(() => {
-      const after = watch(sql)
-      return after === undefined ? run : Effect.onExit(run, after)
+      const { changes, effects } = look(sql, isAnywhere)
+      const after = watch(effects)
+      const watched = after === undefined ? run : Effect.onExit(run, after)
+      return changes === undefined ? watched : Effect.andThen(note(changes), watched)
     })
 
   const overrides: Partial<Connection> = {
@@ -391,23 +436,28 @@ export const observeConnection = (
     executeUnprepared: (sql, params, transformRows) =>
       observe(sql, connection.executeUnprepared(sql, params, transformRows)),
     executeStream: (sql, params, transformRows) =>
-      Stream.suspend(() => {
-        const after = watch(sql)
+      Stream.unwrap(Effect.suspend(() => {
+        const { changes, effects } = look(sql, isAnywhere)
+        const after = watch(effects)
         const stream = connection.executeStream(sql, params, transformRows)
-        return after === undefined ? stream : Stream.onExit(stream, after)
-      })
+        const watched = after === undefined ? stream : Stream.onExit(stream, after)
+        return Effect.as(changes === undefined ? Effect.void : note(changes), watched)
+      }))
   }
   return {
     connection: Object.assign(Object.create(connection), overrides),
     // The driver hands on a connection as it is: what the next one reads there must not be uncommitted.
     close: Effect.suspend(() => {
       const touched = open
-      return touched === undefined
+      const left = settings.size === 0
         ? Effect.void
+        : naming.leave({ settings: [...settings.values()], temporary: [] })
+      return touched === undefined
+        ? left
         : Effect.matchCauseEffect(connection.executeUnprepared("ROLLBACK", [], undefined), {
           onSuccess: () => Effect.void,
           onFailure: () => touched.isEmpty ? Effect.void : delivery.quarantine(touched.take())
-        })
+        }).pipe(Effect.andThen(left))
     })
   }
 }

@@ -378,4 +378,84 @@ layer(
         }))
     })
   }
+
+  it.effect("what is refused, and why", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      for (
+        const statement of [
+          "CREATE SCHEMA refused",
+          "CREATE TABLE refused.t (id int)",
+          "CREATE SEQUENCE refused.s",
+          "CREATE FOREIGN DATA WRAPPER nothing",
+          "CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing",
+          "CREATE FOREIGN TABLE refused.f (id int) SERVER nowhere",
+          "CREATE TABLE refused.p (id int) PARTITION BY LIST (id)",
+          "CREATE FOREIGN TABLE refused.g PARTITION OF refused.p FOR VALUES IN (1) SERVER nowhere",
+          "CREATE VIEW refused.r AS SELECT random()",
+          "CREATE VIEW refused.n AS SELECT now() AS at",
+          "CREATE FUNCTION refused.dynamic() RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE ''SELECT 1''; END'",
+          "CREATE FUNCTION refused.each() RETURNS SETOF int LANGUAGE plpgsql AS 'BEGIN RETURN QUERY EXECUTE $1; END'",
+          "CREATE FUNCTION refused.schema() RETURNS void LANGUAGE sql AS 'CREATE TABLE refused.x ()'",
+          "CREATE FUNCTION refused.dice() RETURNS float LANGUAGE sql IMMUTABLE AS 'SELECT random()'",
+          "CREATE FUNCTION refused.path() RETURNS void LANGUAGE plpgsql AS 'BEGIN SET search_path = a; END'",
+          "CREATE FUNCTION refused.internal() RETURNS text LANGUAGE internal STABLE AS 'pgsql_version'"
+        ]
+      ) yield* sql.unsafe(statement)
+      const told = (text: string) =>
+        Effect.map(
+          QueryCache.explain(sql.unsafe(text).pipe(QueryCache.cached())),
+          ({ detail, reason, verdict }) => [verdict, reason, detail]
+        )
+      const expected: ReadonlyArray<readonly [sql: string, verdict: string, reason?: string, detail?: string]> = [
+        ["SELECT * FROM refused.s", "bypass", "sequence-relation", "s"],
+        ["SELECT * FROM refused.f", "bypass", "foreign-relation", "f"],
+        ["SELECT * FROM refused.p", "bypass", "foreign-relation", "g"],
+        ["SELECT * FROM refused.r", "bypass", "volatile-function", "random"],
+        ["SELECT * FROM refused.n", "cached"],
+        ["SELECT * FROM refused.nothing", "bypass", "unknown-relation", "refused.nothing"],
+        ["INSERT INTO refused.nothing VALUES (1)", "write", "opaque-write", "the unknown relation refused.nothing"],
+        ["SELECT refused.nothing()", "write", "unknown-function", "refused.nothing"],
+        ["SELECT refused.dynamic()", "write", "opaque-function", "dynamic runs dynamic SQL"],
+        ["SELECT refused.each()", "write", "opaque-function", "each runs dynamic SQL"],
+        ["SELECT refused.schema()", "write", "opaque-function", "schema changes the schema"],
+        ["SELECT refused.path()", "write", "opaque-function", "path sets the search_path or the role"],
+        ["SELECT refused.internal()", "write", "opaque-function", "internal is written in internal"],
+        ["SELECT refused.dice()", "bypass", "volatile-function", "random"],
+        ["INSERT INTO refused.t SELECT 1 FROM refused.dynamic()", "write", "opaque-write", "dynamic runs dynamic SQL"],
+        ["INSERT INTO refused.t VALUES (refused.dice())", "write"],
+        ["DO 'BEGIN END'", "write", "opaque-write", "DO"],
+        ["CREATE TABLE refused.u ()", "write", "schema-change"]
+      ]
+      for (const [text, verdict, reason, detail] of expected) {
+        assert.deepStrictEqual(yield* told(text), [verdict, reason, detail], text)
+      }
+    }))
+})
+
+layer(
+  CachedSqlClient.layer({ analyzer: { writes: { audit: ["log"] } } }).pipe(
+    Layer.provide([CacheStore.layerMemory(), Pglite.layer()])
+  )
+)("functions that are declared", (it) => {
+  it.effect("what is declared stands in place of the body", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      yield* sql`CREATE TABLE log (n int)`
+      yield* sql`CREATE TABLE users (id int)`
+      yield* sql`CREATE TABLE others (id int)`
+      yield* sql.unsafe(`CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        EXECUTE 'INSERT INTO log VALUES (1)';
+        RETURN NEW;
+      END $$`)
+      yield* sql`CREATE TRIGGER t AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION audit()`
+      const write = sql`INSERT INTO users VALUES (1)`
+      assert.deepStrictEqual((yield* QueryCache.explain(write)).dependencies, ["log", "users"])
+      const reads = Effect.all([sql`SELECT * FROM log`, sql`SELECT * FROM others`]).pipe(QueryCache.cached())
+      yield* reads
+      yield* write
+      const [queries, [logged]] = yield* QueryCache.withInfo(reads)
+      assert.deepStrictEqual(queries.map(({ status }) => status), ["miss", "hit"])
+      assert.deepStrictEqual(logged, [{ n: 1 }])
+    }))
 })

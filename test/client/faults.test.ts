@@ -88,7 +88,7 @@ const scripted = Effect.gen(function*() {
     for (const operation of ["lookup", "store", "invalidate"] as const) flaky.set(operation, undefined)
   }
   const services = yield* Layer.build(
-    CachedSqlClient.layer({ namespace: "faults", policy: { timeToLive: "1 day" } }).pipe(
+    CachedSqlClient.layer({ namespace: "faults", policy: { timeToLive: "1 day" }, catalogInterval: false }).pipe(
       Layer.provide([ModelDatabase.layerClient(model), Layer.succeed(CacheStore.CacheStore, flaky.store)])
     )
   )

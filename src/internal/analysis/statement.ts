@@ -4,6 +4,7 @@
 import { fromRelation } from "../../Dependency.ts"
 import type { Analysis, Refused, Session, Write } from "../../QueryAnalyzer.ts"
 import type { Node } from "./parser.ts"
+import { changesNames, discarded, type Setting, settingsOf } from "./settings.ts"
 import * as Walk from "./walk.ts"
 
 export const analyze = (
@@ -30,6 +31,8 @@ export interface Verdict {
   readonly opaque: string | undefined
   readonly objections: ReadonlyArray<Walk.Objection>
   readonly timeDependent: boolean
+  /** What it leaves behind in its session. */
+  readonly settings: ReadonlyArray<Setting>
   /** Tells one definition of all that it reaches from another, where definitions are known. */
   readonly schema?: string | undefined
 }
@@ -46,7 +49,8 @@ const byNames: Judge = (facts) => ({
     ? "TRUNCATE CASCADE"
     : facts.objections.find((objection) => objection.mayWrite)?.detail,
   objections: facts.objections,
-  timeDependent: facts.timeDependent
+  timeDependent: facts.timeDependent,
+  settings: facts.settings
 })
 
 // It goes on to tables that only the catalog knows.
@@ -65,6 +69,8 @@ export type Draft =
   | { readonly _tag: "Call"; readonly facts: Walk.Facts }
   /** A statement around a query whose answer is not the query's. */
   | { readonly _tag: "Around"; readonly what: string; readonly inner: Draft }
+  /** A temporary table or view, and the query that fills it. */
+  | { readonly _tag: "Temporary"; readonly name: string; readonly inner: Draft }
   | { readonly _tag: "Known"; readonly analysis: Analysis }
 
 export const refused = (code: Refused["code"], detail: string, writes: Refused["writes"]): Refused => ({
@@ -116,8 +122,35 @@ export const draft = (statement: Node, declared: Walk.Declared): Draft => {
     case "DeleteStmt":
     case "MergeStmt": {
       const facts = Walk.walk(statement, declared)
-      return facts.createsTable ? known({ _tag: "Ddl" }) : { _tag: "Query", facts }
+      if (!facts.createsTable) return { _tag: "Query", facts }
+      const name = temporary((node.intoClause as Node | undefined)?.rel)
+      return name === undefined
+        ? known({ _tag: "Ddl" })
+        : { _tag: "Temporary", name, inner: { _tag: "Query", facts: { ...facts, createsTable: false } } }
     }
+
+    case "CreateStmt": {
+      const name = temporary(node.relation)
+      return name === undefined ? known({ _tag: "Ddl" }) : { _tag: "Temporary", name, inner: known(other) }
+    }
+
+    case "CreateTableAsStmt": {
+      const name = temporary((node.into as Node).rel)
+      return name === undefined
+        ? known({ _tag: "Ddl" })
+        : { _tag: "Temporary", name, inner: draft(node.query as Node, declared) }
+    }
+
+    case "ViewStmt": {
+      const name = temporary(node.view)
+      return name === undefined ? known({ _tag: "Ddl" }) : { _tag: "Temporary", name, inner: known({ _tag: "Ddl" }) }
+    }
+
+    case "VariableSetStmt":
+      return known(changing(other, settingsOf(node)))
+
+    case "DiscardStmt":
+      return known(node.target === "DISCARD_ALL" ? changing(other, discarded) : other)
 
     case "TransactionStmt":
       return known(transaction(node))
@@ -157,7 +190,6 @@ export const draft = (statement: Node, declared: Walk.Declared): Draft => {
     case "ClusterStmt":
     case "ConstraintsSetStmt":
     case "DeallocateStmt":
-    case "DiscardStmt":
     case "FetchStmt":
     case "ListenStmt":
     case "LoadStmt":
@@ -167,7 +199,6 @@ export const draft = (statement: Node, declared: Walk.Declared): Draft => {
     case "ReindexStmt":
     case "UnlistenStmt":
     case "VacuumStmt":
-    case "VariableSetStmt":
     case "VariableShowStmt":
       return known(other)
 
@@ -182,6 +213,28 @@ const targets = (relations: ReadonlyArray<Walk.RangeVar>, operation: Walk.Operat
   for (const relation of relations) Walk.addTarget(facts, relation, [operation])
   return { _tag: "Query", facts }
 }
+
+/** The name of a relation that is made for the session alone. */
+const temporary = (relation: unknown): string | undefined => {
+  const { relname, relpersistence, schemaname } = (relation ?? {}) as Walk.RangeVar & {
+    readonly relpersistence?: string
+  }
+  return relpersistence === "t" || schemaname?.startsWith("pg_temp") === true ? relname : undefined
+}
+
+/** With what it leaves behind in its session. */
+const changing = (
+  analysis: Analysis,
+  settings: ReadonlyArray<Setting>,
+  temporary: ReadonlyArray<string> = []
+): Analysis =>
+  analysis._tag === "Read" || settings.length + temporary.length === 0 ? analysis : {
+    ...analysis,
+    changes: {
+      settings: [...analysis.changes?.settings ?? [], ...settings],
+      temporary: [...analysis.changes?.temporary ?? [], ...temporary]
+    }
+  }
 
 const copy = (node: Node, declared: Walk.Declared): Draft => {
   if (node.query !== undefined) return { _tag: "Around", what: "COPY TO", inner: draft(node.query as Node, declared) }
@@ -215,15 +268,25 @@ const conclude = (draft: Draft, judge: Judge): Analysis => {
     case "Around": {
       // What is left is what the query writes.
       const inner = conclude(draft.inner, judge)
-      return inner._tag === "Write" || inner._tag === "Ddl"
-        ? inner
-        : refused("not-a-query", draft.what, inner._tag === "Refused" ? inner.writes : "nothing")
+      return inner._tag === "Write" || inner._tag === "Ddl" ? inner : changing(
+        refused("not-a-query", draft.what, inner._tag === "Refused" ? inner.writes : "nothing"),
+        inner._tag === "Read" ? [] : inner.changes?.settings ?? []
+      )
     }
-    case "Query":
-      return concludeQuery(draft.facts, judge(draft.facts))
+    case "Temporary": {
+      const inner = conclude(draft.inner, judge)
+      const made = inner._tag === "Read" || inner._tag === "Refused" && inner.writes === "nothing"
+        ? changing(other, inner._tag === "Read" ? [] : inner.changes?.settings ?? [])
+        : inner
+      return changing(made, [], [draft.name])
+    }
+    case "Query": {
+      const verdict = judge(draft.facts)
+      return changing(concludeQuery(draft.facts, verdict), verdict.settings)
+    }
     case "Call": {
-      const { opaque, reads, writes } = judge(draft.facts)
-      return write(writes, { reads, culprit: opaque, atomic: false })
+      const { opaque, reads, settings, writes } = judge(draft.facts)
+      return changing(write(writes, { reads, culprit: opaque, atomic: false }), settings)
     }
   }
 }
@@ -273,6 +336,15 @@ const transaction = (node: Node): Analysis => {
 }
 
 const several = (analyses: ReadonlyArray<Analysis>): Analysis => {
+  const changes = analyses.flatMap((analysis) => analysis._tag === "Read" ? [] : analysis.changes ?? [])
+  return changing(
+    severalOf(analyses),
+    changes.flatMap(({ settings }) => settings),
+    changes.flatMap(({ temporary }) => temporary)
+  )
+}
+
+const severalOf = (analyses: ReadonlyArray<Analysis>): Analysis => {
   const tables = new Set<string>()
   const reads = new Set<string>()
   const control: Array<Session> = []
@@ -295,6 +367,8 @@ const several = (analyses: ReadonlyArray<Analysis>): Analysis => {
         break
       case "Session":
         if (analysis.control !== "other") control.push(analysis)
+        // What the names after it mean is another matter.
+        if (analysis.changes?.settings.some(changesNames) === true) culprit ??= "SET"
         break
       case "Refused":
         if (analysis.writes === "anything") culprit ??= analysis.detail

@@ -9,6 +9,7 @@
  */
 import * as functions from "./functions.ts"
 import type { Node } from "./parser.ts"
+import { type Setting, settingsOfCall } from "./settings.ts"
 import { namesTheTime } from "./text.ts"
 
 /** Why the answer of a query cannot be cached. */
@@ -66,6 +67,8 @@ export interface Facts {
   readonly fields: Set<string>
   /** Whether a target is a system catalog, whose rows mean anything. */
   writesCatalog: boolean
+  /** What it leaves behind in its session. */
+  readonly settings: Array<Setting>
   /** SELECT INTO. */
   createsTable: boolean
   timeDependent: boolean
@@ -104,6 +107,7 @@ export const noFacts = (): Facts => ({
   calls: new Map(),
   operators: new Set(["="]),
   fields: new Set(),
+  settings: [],
   writesCatalog: false,
   createsTable: false,
   timeDependent: false,
@@ -184,6 +188,7 @@ export const walk = (root: unknown, declared: Declared): Facts => {
     }
     const name = names[names.length - 1]
     const builtIn = known && (names.length === 1 || names[0] === "pg_catalog")
+    if (builtIn && name === "set_config") facts.settings.push(...settingsOfCall(node.args))
     // An own function by the name of one of PostgreSQL's may be meant, and can only be told by its arguments.
     if (!known || names[0] !== "pg_catalog") {
       facts.calls.set(shown, { schema: names.length === 1 ? undefined : names[0], name })

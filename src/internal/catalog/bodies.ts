@@ -4,6 +4,7 @@
  * parsed when it is first met.
  */
 import type { Node, Parser } from "../analysis/parser.ts"
+import { changesNames, settingsOf } from "../analysis/settings.ts"
 import { type Draft, draft } from "../analysis/statement.ts"
 import * as Walk from "../analysis/walk.ts"
 import type { Relation, Routine } from "./model.ts"
@@ -87,6 +88,9 @@ export class Bodies {
         case "Around":
           add(draft.inner)
           break
+        case "Temporary":
+          opaque ??= "makes a temporary table"
+          break
         case "Known":
           if (draft.analysis._tag === "Ddl") opaque ??= "changes the schema"
           else if (draft.analysis._tag === "Write") opaque ??= `runs ${draft.analysis.culprit}`
@@ -97,8 +101,10 @@ export class Bodies {
       if (rule !== undefined) {
         if (rule.whereClause !== undefined) facts.push(Walk.walk(rule.whereClause, this.declared))
         for (const action of (rule.actions ?? []) as ReadonlyArray<Node>) add(draft(action, this.declared))
-      } else if (changesNames(statement)) {
-        opaque ??= "sets the search_path or the role"
+      } else if (statement.VariableSetStmt !== undefined) {
+        const settings = settingsOf(statement.VariableSetStmt as Node)
+        facts.push({ ...Walk.noFacts(), settings: [...settings] })
+        if (settings.some(changesNames)) opaque ??= "sets the search_path or the role"
       } else {
         add(draft(statement, this.declared))
       }
@@ -160,9 +166,4 @@ const statementsIn = (source: string): string => {
   const atomic = /^\s*BEGIN ATOMIC\b([^]*)\bEND\s*$/.exec(source)
   if (atomic !== null) return atomic[1]!
   return source.replace(/^\s*RETURN\b/, "SELECT")
-}
-
-const changesNames = (statement: Node): boolean => {
-  const set = statement.VariableSetStmt as { readonly name?: string; readonly kind?: string } | undefined
-  return set !== undefined && (set.name === undefined || /^(?:search_path|role|session_authorization)$/.test(set.name))
 }

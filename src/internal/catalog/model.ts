@@ -61,7 +61,7 @@ export interface Relation {
   /** The query of a view or materialized view, every name in it with its schema. */
   readonly definition: string | undefined
   readonly rowSecurity: RowSecurity | undefined
-  /** Functions called by defaults, generated columns, CHECK constraints, index expressions: any write may call them. */
+  /** Functions called by defaults, constraints, indexes, generated columns, conditions of triggers: any write may. */
   readonly called: ReadonlyArray<number>
 }
 

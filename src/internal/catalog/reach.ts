@@ -35,6 +35,7 @@
  */
 import { fromRelation } from "../../Dependency.ts"
 import { isBuiltIn } from "../analysis/functions.ts"
+import type { Setting } from "../analysis/settings.ts"
 import type { Verdict } from "../analysis/statement.ts"
 import * as Walk from "../analysis/walk.ts"
 import type { Bodies, Body } from "./bodies.ts"
@@ -127,6 +128,7 @@ class Reach {
   private readonly objections: Array<Walk.Objection> = []
   private readonly signatures = new Set<string>()
   private readonly done = new Set<string>()
+  private readonly settings: Array<Setting> = []
   private opaque: string | undefined
   private timeDependent = false
 
@@ -136,14 +138,23 @@ class Reach {
   }
 
   verdict(): Verdict {
-    const { objections, opaque, reads, timeDependent, writes } = this
-    return { reads, writes, opaque, objections, timeDependent, schema: digest([...this.signatures].sort().join()) }
+    const { objections, opaque, reads, settings, timeDependent, writes } = this
+    return {
+      reads,
+      writes,
+      opaque,
+      objections,
+      timeDependent,
+      settings,
+      schema: digest([...this.signatures].sort().join())
+    }
   }
 
   /** `isAsked`: its rows are part of the answer. Otherwise all that matters is what it writes. */
   facts(facts: Walk.Facts, path: Path, isAsked: boolean): void {
     if (facts.writesCatalog) this.opaque ??= "a system catalog"
     if (isAsked) this.timeDependent ||= facts.timeDependent
+    this.settings.push(...facts.settings)
     for (const objection of facts.objections) {
       // These are known better here.
       if (objection.code === "unknown-function" || objection.code === "unknown-operator") continue
@@ -340,7 +351,7 @@ class Reach {
     }
     for (const one of withDescendants(this.catalog, relation)) {
       this.fire(one.triggers, operation, path, () => true)
-      if (operation === "insert" || operation === "update") {
+      if (operation !== "truncate" && operation !== "truncate cascade") {
         for (const oid of one.called) this.routineOf(oid, path, false)
       }
       for (const key of one.referencedBy) {

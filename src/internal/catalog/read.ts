@@ -176,6 +176,9 @@ SELECT json_build_object(
       UNION
       SELECT i.indrelid, callee.called FROM pg_index i
         JOIN callee ON callee.classid = 'pg_class'::regclass AND callee.objid = i.indexrelid
+      UNION
+      SELECT t.tgrelid, callee.called FROM pg_trigger t
+        JOIN callee ON callee.classid = 'pg_trigger'::regclass AND callee.objid = t.oid AND callee.called <> t.tgfoid
       ORDER BY 1, 2
     ) c WHERE c.called IN (SELECT oid FROM routine)`
   )

@@ -7,6 +7,8 @@
  * nothing is known is told by `internal/naming`.
  */
 import type { PgClient } from "@effect/sql-pg"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -22,6 +24,8 @@ export interface Source {
   readonly settled: Effect.Effect<void>
   /** Reads it again, and waits as long as that takes. */
   readonly renewed: Effect.Effect<void>
+  /** Tells the time, by which it is read again when it is due. A program that asks nothing causes no queries. */
+  readonly tick: (nowMillis: number) => void
   /** The schema has changed, or may have: `isCertain` forgets what is known, else it holds until the next answer. */
   readonly changed: (isCertain: boolean) => void
 }
@@ -29,19 +33,21 @@ export interface Source {
 /** What a statement waits at most for the catalog. */
 const patience = Duration.seconds(2)
 /** How soon it is read again where the schema may have changed and most likely has not. */
-const suspicion = Duration.seconds(1)
+const suspicionMillis = 1000
 
 export const make = Effect.fnUntraced(function*(options: {
   readonly client: PgClient.PgClient
   readonly interval: Duration.Duration
 }): Effect.fn.Return<Source, never, Scope.Scope> {
+  const intervalMillis = Duration.toMillis(options.interval)
   let current: Source["current"] = "unknown"
   // Counts what may have changed the schema: an answer that was asked for before holds no more.
   let changes = 0
   let isLoading = false
   let warned = false
   const wanted = Latch.makeUnsafe(true)
-  const suspected = Latch.makeUnsafe(false)
+  let readAtMillis = 0
+  let dueMillis = Infinity
   const answered = Latch.makeUnsafe(false)
 
   const set = (next: Source["current"]): void => {
@@ -52,9 +58,10 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const load = Effect.gen(function*() {
     wanted.closeUnsafe()
-    suspected.closeUnsafe()
     const asked = changes
     isLoading = true
+    readAtMillis = yield* Clock.currentTimeMillis
+    dueMillis = readAtMillis + intervalMillis
     const exit = yield* Effect.exit(read(options.client))
     isLoading = false
     if (asked !== changes) return
@@ -76,14 +83,7 @@ export const make = Effect.fnUntraced(function*(options: {
     answered.openUnsafe()
   })
 
-  yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
-    yield* Effect.raceAllFirst([
-      wanted.await,
-      Effect.andThen(suspected.await, Effect.sleep(suspicion)),
-      Effect.sleep(options.interval)
-    ])
-    yield* load
-  })))
+  yield* Effect.forkScoped(Effect.forever(Effect.andThen(wanted.await, load)))
 
   const answer = Effect.suspend(() => {
     answered.closeUnsafe()
@@ -104,8 +104,16 @@ export const make = Effect.fnUntraced(function*(options: {
       wanted.openUnsafe()
       return answer
     }),
+    tick: (nowMillis) => {
+      if (nowMillis < dueMillis) return
+      dueMillis = Infinity
+      wanted.openUnsafe()
+    },
     changed: (isCertain) => {
-      if (!isCertain) return void suspected.openUnsafe()
+      if (!isCertain) {
+        dueMillis = Math.min(dueMillis, readAtMillis + suspicionMillis)
+        return
+      }
       changes++
       set("unknown")
       wanted.openUnsafe()
@@ -113,8 +121,9 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 })
 
-// Insufficient privilege, or no such table, column or function.
-const isDenied = (cause: unknown): boolean => {
+// A defect, insufficient privilege, or no such table, column or function.
+const isDenied = (cause: Cause.Cause<unknown>): boolean => {
+  if (Cause.hasDies(cause)) return true
   const seen = new Set<unknown>()
   const visit = (value: unknown): boolean => {
     if (typeof value !== "object" || value === null || seen.has(value)) return false
