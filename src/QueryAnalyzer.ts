@@ -154,6 +154,8 @@ export interface Write {
    */
   readonly control: ReadonlyArray<Session>
   readonly changes?: Changes | undefined
+  /** By a catalog: a name in it is that of nothing, which a newer catalog may tell better. */
+  readonly doubtful?: true | undefined
 }
 
 /**
@@ -221,6 +223,8 @@ export interface Refused {
   /** What it may have written all the same. */
   readonly writes: "nothing" | "anything" | ReadonlyArray<string>
   readonly changes?: Changes | undefined
+  /** By a catalog: a name in it is that of nothing, which a newer catalog may tell better. */
+  readonly doubtful?: true | undefined
 }
 
 /**
@@ -440,7 +444,7 @@ export interface DeclaredOptions {
  * **Gotchas**
  *
  * A write that is not declared invalidates nothing, and neither does a change
- * of the schema. A `declare` that throws or names an impossible table is a
+ * of the schema or of a setting. A `declare` that throws or names an impossible table is a
  * mistake that must not cost freshness: its text is refused as `undeclared` and
  * taken to write anything.
  *

@@ -65,8 +65,8 @@ export class Form {
 
   /** Whether there is a name in it that means nothing, and nobody has asked whether it does by now. */
   get isDoubtful(): boolean {
-    return this.analysis._tag === "Refused" && !this.isAsked &&
-      (this.analysis.code === "unknown-relation" || this.analysis.code === "unknown-function")
+    const { analysis } = this
+    return (analysis._tag === "Refused" || analysis._tag === "Write") && analysis.doubtful === true && !this.isAsked
   }
 
   /** What it leaves behind in its session. */

@@ -168,5 +168,8 @@ layer(Postgres.layerServer())("the catalog is known", (it) => {
       assert.deepStrictEqual(yield* fateOf(late), ["miss", [{ late: 0 }]])
       yield* sql`INSERT INTO late VALUES (1)`
       assert.deepStrictEqual(yield* fateOf(late), ["miss", [{ late: 1 }]])
+      yield* base`CREATE TABLE later (id int)`
+      yield* sql`INSERT INTO later VALUES (1)`
+      assert.deepStrictEqual(yield* fates(users(sql)), ["hit"])
     }).pipe(Effect.provide(clients())))
 })

@@ -33,6 +33,8 @@ export interface Verdict {
   readonly timeDependent: boolean
   /** What it leaves behind in its session. */
   readonly settings: ReadonlyArray<Setting>
+  /** Whether a name in it means nothing, where it is known what names mean. */
+  readonly isDoubtful?: boolean | undefined
   /** Tells one definition of all that it reaches from another, where definitions are known. */
   readonly schema?: string | undefined
 }
@@ -282,14 +284,20 @@ const conclude = (draft: Draft, judge: Judge): Analysis => {
     }
     case "Query": {
       const verdict = judge(draft.facts)
-      return changing(concludeQuery(draft.facts, verdict), verdict.settings)
+      return changing(doubting(concludeQuery(draft.facts, verdict), verdict), verdict.settings)
     }
     case "Call": {
-      const { opaque, reads, settings, writes } = judge(draft.facts)
-      return changing(write(writes, { reads, culprit: opaque, atomic: false }), settings)
+      const verdict = judge(draft.facts)
+      const { opaque, reads, settings, writes } = verdict
+      return changing(doubting(write(writes, { reads, culprit: opaque, atomic: false }), verdict), settings)
     }
   }
 }
+
+const doubting = (analysis: Analysis, { isDoubtful }: Verdict): Analysis =>
+  isDoubtful === true && (analysis._tag === "Write" || analysis._tag === "Refused")
+    ? { ...analysis, doubtful: true }
+    : analysis
 
 const concludeQuery = (facts: Walk.Facts, verdict: Verdict): Analysis => {
   const { objections, opaque, reads, schema, timeDependent } = verdict

@@ -131,6 +131,8 @@ class Reach {
   private readonly settings: Array<Setting> = []
   private opaque: string | undefined
   private timeDependent = false
+  /** Whether a name means nothing, by what is known. */
+  private isDoubtful = false
 
   constructor(schema: Schema) {
     this.schema = schema
@@ -138,16 +140,9 @@ class Reach {
   }
 
   verdict(): Verdict {
-    const { objections, opaque, reads, settings, timeDependent, writes } = this
-    return {
-      reads,
-      writes,
-      opaque,
-      objections,
-      timeDependent,
-      settings,
-      schema: digest([...this.signatures].sort().join())
-    }
+    const { isDoubtful, objections, opaque, reads, settings, signatures, timeDependent, writes } = this
+    const schema = digest([...signatures].sort().join())
+    return { reads, writes, opaque, objections, timeDependent, settings, isDoubtful, schema }
   }
 
   /** `isAsked`: its rows are part of the answer. Otherwise all that matters is what it writes. */
@@ -210,6 +205,7 @@ class Reach {
     for (const relation of relations) this.read(relation, path, isAsked)
     // Those of the system are objected to by their names.
     if (relations.length === 0 && isAsked && !isTemporary && !Walk.isCatalog(name)) {
+      this.isDoubtful = true
       this.object("unknown-relation", shown(name))
     }
   }
@@ -270,6 +266,7 @@ class Reach {
       }
     }
     if (isKnown) return
+    this.isDoubtful = true
     this.opaque ??= shown(name)
     if (isAsked) {
       this.objections.push({ code: "unknown-function", detail: shown(name), mayWrite: true, isScoped: false })
@@ -323,7 +320,14 @@ class Reach {
   private writeName(name: Walk.Name, operation: Walk.Operation, assigned: Columns, path: Path): void {
     const relations = this.resolve(name, path)
     for (const relation of relations) this.write(relation, operation, assigned, path)
-    if (relations.length === 0 && !this.isTemporary(name)) this.opaque ??= `the unknown relation ${shown(name)}`
+    if (this.isTemporary(name)) {
+      // It may have triggers of its own, if it is a session's of this pool.
+      const own = this.catalog.byName.get("pg_temp")?.get(name.name)
+      if (own !== undefined) this.write(own, operation, assigned, path)
+    } else if (relations.length === 0) {
+      this.isDoubtful = true
+      this.opaque ??= `the unknown relation ${shown(name)}`
+    }
   }
 
   private write(relation: Relation, operation: Walk.Operation, assigned: Columns, path: Path): void {

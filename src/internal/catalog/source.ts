@@ -68,13 +68,15 @@ export const make = Effect.fnUntraced(function*(options: {
     if (Exit.isSuccess(exit)) {
       set(exit.value)
       warned = false
-    } else if (isDenied(exit.cause)) {
-      set("unreadable")
-      if (!warned) {
+    } else {
+      if (isDenied(exit.cause)) set("unreadable")
+      if (typeof current === "string" && !warned) {
         warned = true
         yield* Effect.logWarning(
-          "The database's catalog cannot be read: queries are cached by the tables they name, and every write " +
-            "invalidates all of them",
+          current === "unreadable"
+            ? "The database's catalog cannot be read: queries are cached by the tables they name, and every write " +
+              "invalidates all of them"
+            : "The database's catalog could not be read: until it is, nothing is served from the cache",
           exit.cause
         )
       }
@@ -121,7 +123,7 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 })
 
-// A defect, insufficient privilege, or no such table, column or function.
+// A defect, insufficient privilege, no such table, column or function, or nothing that is supported.
 const isDenied = (cause: Cause.Cause<unknown>): boolean => {
   if (Cause.hasDies(cause)) return true
   const seen = new Set<unknown>()
@@ -130,7 +132,7 @@ const isDenied = (cause: Cause.Cause<unknown>): boolean => {
     seen.add(value)
     if (value instanceof Unreadable) return true
     const { cause, code, error, reason, reasons } = value as { readonly [field: string]: unknown }
-    if (typeof code === "string" && code.startsWith("42")) return true
+    if (typeof code === "string" && (code.startsWith("42") || code.startsWith("0A"))) return true
     return [cause, error, reason, ...(Array.isArray(reasons) ? reasons : [])].some(visit)
   }
   return visit(cause)
