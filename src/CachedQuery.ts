@@ -44,7 +44,7 @@ export interface CachedQuery<in K, in out A, out E = never> {
   /** Reads a value anew, whatever the cache has, and stores it. */
   readonly refresh: (key: K) => Effect.Effect<A, E>
   /**
-   * Stores a value that the program has already.
+   * Stores a value that the program has already, and freezes it.
    *
    * It is taken to be what the database has *now*: a value that was read before somebody else's write stays until its
    * time to live. Where that matters use {@link CachedQuery.update} or {@link CachedQuery.refresh}, which read again.
@@ -58,7 +58,8 @@ export interface CachedQuery<in K, in out A, out E = never> {
   readonly invalidate: (key: K) => Effect.Effect<void>
   /**
    * Write-through: writes to the database, then forgets the value of the key and what is `related` to it, then reads the
-   * value again and stores it. Inside a transaction the last two are done after its commit.
+   * value again and stores it. Inside a transaction the last two are done after its commit, and nobody waits for the
+   * last one.
    *
    * - The write fails: the cache keeps what it has.
    * - Nobody can tell whether the write took effect (interrupted, connection lost): what was stored is forgotten, and for
@@ -80,7 +81,10 @@ export interface CachedQuery<in K, in out A, out E = never> {
  * @since 0.1.0
  */
 export interface CachedQueryOptions<K, A, E, R> extends ValueOptions<K, A, E> {
-  /** Reads the value of a key. What it asks, it asks the database: `uncached` stands around it. */
+  /**
+   * Reads the value of a key. What it asks, it asks the database: `uncached` stands around it. It may take as long as it
+   * likes: for a hard limit put `Effect.timeout` around what it does.
+   */
   readonly lookup: (key: K) => Effect.Effect<A, E, R>
   /** What else `invalidate` and `update` of a key forget, such as `Dependency.key("user-orders", id)`. */
   readonly related?: ((key: K) => Iterable<Dependency.Dependency>) | undefined
@@ -170,52 +174,42 @@ export const make = <K, A, E = never, R = never>(
 
 const owner = "CachedQuery.make"
 
-class GetMany<K, A, E> {
+/** What a hit costs is this object. */
+class Asked<K, A, E, What> {
   readonly named: Named<K, A, E>
-  readonly keys: ReadonlyArray<K>
+  readonly what: What
   readonly lookup: (key: K) => Effect.Effect<A, E>
 
-  constructor(named: Named<K, A, E>, keys: ReadonlyArray<K>, lookup: (key: K) => Effect.Effect<A, E>) {
+  constructor(named: Named<K, A, E>, what: What, lookup: (key: K) => Effect.Effect<A, E>) {
     this.named = named
-    this.keys = keys
+    this.what = what
     this.lookup = lookup
   }
 }
 
+class Get<K, A, E> extends Asked<K, A, E, K> {}
+Object.assign(
+  Get.prototype,
+  Effectable.Prototype<Effect.Effect<any, any> & Get<any, any, any>>({
+    label: "CachedQuery.get",
+    evaluate(fiber) {
+      return this.named.peek(fiber, this.what) ?? this.named.get(this.what, this.lookup(this.what))
+    }
+  })
+)
+
+class GetMany<K, A, E> extends Asked<K, A, E, ReadonlyArray<K>> {}
 Object.assign(
   GetMany.prototype,
   Effectable.Prototype<Effect.Effect<any, any> & GetMany<any, any, any>>({
     label: "CachedQuery.getMany",
     evaluate(fiber) {
       const { lookup, named } = this
-      const values = named.peekMany(fiber, this.keys)
+      const values = named.peekMany(fiber, this.what)
       if (values !== undefined) return Exit.succeed(values)
       // The caller's own array, which it may change while this waits.
-      const keys = this.keys.slice()
+      const keys = this.what.slice()
       return collect(keys.length, (each) => named.getMany(keys, (place) => lookup(keys[place]), each))
-    }
-  })
-)
-
-/** What a hit costs is this object. */
-class Get<K, A, E> {
-  readonly named: Named<K, A, E>
-  readonly key: K
-  readonly lookup: (key: K) => Effect.Effect<A, E>
-
-  constructor(named: Named<K, A, E>, key: K, lookup: (key: K) => Effect.Effect<A, E>) {
-    this.named = named
-    this.key = key
-    this.lookup = lookup
-  }
-}
-
-Object.assign(
-  Get.prototype,
-  Effectable.Prototype<Effect.Effect<any, any> & Get<any, any, any>>({
-    label: "CachedQuery.get",
-    evaluate(fiber) {
-      return this.named.peek(fiber, this.key) ?? this.named.get(this.key, this.lookup(this.key))
     }
   })
 )

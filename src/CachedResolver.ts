@@ -5,7 +5,7 @@
  *     request ─ in this process ────────────────▶ hit, at once
  *        ▼
  *     batch, as the inner resolver forms it
- *        │ └─ in a transaction, or uncached ────▶ the inner resolver
+ *        │ └─ in a transaction ─────────────────▶ the inner resolver
  *        ▼
  *     one lookup ─ found ───────────────────────▶ hit, each as it is known
  *        ▼
@@ -96,8 +96,8 @@ export interface SqlOptions<In, A, E> extends Omit<ValueOptions<In, A, E>, "Valu
  *   with one is none of the others'. Requests for one key share one answer, across
  *   batches too.
  * - Requests of different scopes and transactions never share a batch. Inside a
- *   transaction, and under `QueryCache.uncached`, the resolver is asked as if
- *   nothing stood around it.
+ *   transaction the resolver is asked as if nothing stood around it, and under
+ *   `QueryCache.uncached` nothing is looked up or stored.
  * - Entries depend on `Dependency.key(name, key)` besides what `dependencies` names.
  *
  * **Gotchas**
@@ -252,13 +252,10 @@ const build = <Req extends Request.Any, K>(
             Context.add(QueryCache.Collector, undefined)
           ) as Context.Context<any>
       )
-    /** As if nothing stood between. */
+    /** In a transaction: as if nothing stood between. */
     const delegate = (entry: Request.Entry<Req>, lane: Lane): Effect.Effect<void> =>
       Effect.suspend(() => {
-        named.bypassed(
-          lane.transaction === undefined ? "uncached" : "transaction",
-          Context.get(entry.context, QueryCache.Collector)
-        )
+        named.bypassed("transaction", Context.get(entry.context, QueryCache.Collector))
         return Effect.request(entry.request, innerOf(lane))
       }).pipe(
         Effect.exit,
@@ -267,7 +264,7 @@ const build = <Req extends Request.Any, K>(
       )
 
     const run = (lane: Lane, entries: ReadonlyArray<Request.Entry<Req>>): Effect.Effect<void> => {
-      if (lane.delegates) {
+      if (lane.transaction !== undefined) {
         return Effect.forEach(entries, (entry) => delegate(entry, lane), { concurrency: "unbounded", discard: true })
       }
       const keyed: Array<Request.Entry<Req>> = []
@@ -343,11 +340,6 @@ class Lane implements Equal.Equal {
     this.scope = scope
     this.isUncached = isUncached
     this.inner = inner
-  }
-
-  /** Whether the cache has no part in it. */
-  get delegates(): boolean {
-    return this.transaction !== undefined || this.isUncached
   }
 
   [Equal.symbol](that: Lane): boolean {

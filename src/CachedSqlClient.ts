@@ -96,13 +96,13 @@ export interface CachedSqlClientOptions {
   readonly invalidationTimeout?: Duration.Input | undefined
   /**
    * How many values are read anew in the background at once: under `staleWhileRevalidate` and `refreshAhead`. Beyond,
-   * what is stale is served and not refreshed. Defaults to 10.
+   * what is stale is served and not refreshed. Each takes a connection of the pool while it reads. Defaults to 5.
    */
   readonly maxRefreshes?: number | undefined
   /**
    * Whether the invalidations of other processes are listened to, so that they wake `QueryCache.changes`, materialized
-   * views, `sql.reactive` and atoms here: with Redis, a connection of its own. What is *served* does not depend on it.
-   * Defaults to `true`.
+   * views, `sql.reactive` and atoms here: with Redis, a connection of its own, with Upstash a request that stays open.
+   * What is *served* does not depend on it. Defaults to `true`.
    */
   readonly remoteChanges?: boolean | undefined
   /**
@@ -312,7 +312,7 @@ const resolve = (options: CachedSqlClientOptions = {}): Settings => {
     namespace: options.namespace === undefined ? undefined : Options.text(owner, "namespace", options.namespace),
     lookupTimeoutMillis: Options.millis(owner, "lookupTimeout", options.lookupTimeout, 50),
     invalidationTimeoutMillis: Options.millis(owner, "invalidationTimeout", options.invalidationTimeout, 250),
-    maxRefreshes: Options.count(owner, "maxRefreshes", options.maxRefreshes, 10),
+    maxRefreshes: Options.count(owner, "maxRefreshes", options.maxRefreshes, 5),
     remoteChanges: Options.flag(owner, "remoteChanges", options.remoteChanges) ?? true,
     catalogIntervalMillis: options.catalogInterval === false
       ? undefined
@@ -468,7 +468,6 @@ const make = Effect.fnUntraced(function*(
   const changes = new Changes({
     namespace,
     store,
-    health,
     tally,
     detach: (targets) => flights.detach(targets),
     reactivities,

@@ -22,6 +22,7 @@ import {
   QueryCache,
   RedisStore
 } from "../src/index.ts"
+import * as Stub from "./bench/stub.ts"
 import * as FlakyStore from "./support/flakyStore.ts"
 import * as Logs from "./support/logs.ts"
 import * as Pglite from "./support/pglite.ts"
@@ -120,7 +121,7 @@ describe("a batch", () => {
         yield* askAll(cached, range(1, 100))
         assert.deepStrictEqual(calls, ["lookup of 90", "lookup of 100"])
         assert.deepStrictEqual(batches, [range(1, 90), range(91, 100)])
-      }).pipe(Effect.provide(CachedSqlClient.layer().pipe(Layer.provide([counting, Pglite.layer()]))))
+      }).pipe(Effect.provide(CachedSqlClient.layer().pipe(Layer.provide([counting, Stub.layer([])]))))
     }))
 
   it.effect("asks once for equal keys, and tells each", () =>
@@ -326,7 +327,7 @@ describe("what goes wrong with one request", () => {
         assert.deepStrictEqual(batches, [[1, 2], [1, 2]])
       }).pipe(Effect.provide(
         CachedSqlClient.layer().pipe(
-          Layer.provide([Layer.succeed(CacheStore.CacheStore, flaky.store), Pglite.layer()])
+          Layer.provide([Layer.succeed(CacheStore.CacheStore, flaky.store), Stub.layer([])])
         )
       ))
     }).pipe(Effect.provide(CacheStore.layerMemory())))
@@ -551,7 +552,7 @@ describe("over SqlResolver", () => {
     Effect.gen(function*() {
       const resolver = yield* findUsers
       assert.strictEqual(yield* CachedResolver.fromSql(resolver, options), resolver)
-    }).pipe(Effect.provide(CachedSqlClient.layerNoop.pipe(Layer.provide(Pglite.layer())))))
+    }).pipe(Effect.provide(CachedSqlClient.layerNoop.pipe(Layer.provide(Stub.layer([]))))))
 
   const shop = CachedSqlClient.layer().pipe(Layer.provide([CacheStore.layerMemory(), Pglite.layer()]))
   const withUsers = Effect.gen(function*() {
@@ -666,7 +667,7 @@ describe("over Redis", () => {
         Layer.build(
           Layer.fresh(
             CachedSqlClient.layer({ namespace: "shop", lookupTimeout: "5 seconds" }).pipe(
-              Layer.provide([cache, Pglite.layer()])
+              Layer.provide([cache, Stub.layer([])])
             )
           )
         )

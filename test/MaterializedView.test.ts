@@ -21,6 +21,7 @@ import {
   CachedSqlClient,
   CacheError,
   CacheMetrics,
+  CacheScope,
   CacheStore,
   Dependency,
   Invalidator,
@@ -635,7 +636,7 @@ const large = (rows: number) =>
   Array.from({ length: rows }, (_, id) => ({ id, name: `name ${id}`, at: new Date(id * 1000), big: BigInt(id) ** 3n }))
 
 describe("a large value", () => {
-  it.effect("is served without a copy, and a read of it allocates no more than one of a small one", () =>
+  it.effect("is served without a copy, to everybody", () =>
     inMemory(() =>
       Effect.gen(function*() {
         const value = large(50_000)
@@ -766,6 +767,20 @@ describe("a fleet", () => {
       yield* TestClock.adjust("1 second")
       yield* settle
       assert.deepStrictEqual([yield* valueOf(first), yield* valueOf(second), world.queries], [4, 4, 4])
+    }))
+
+  it.effect("what is read in one scope is not taken over in another", () =>
+    Effect.gen(function*() {
+      const world = new World()
+      const { members } = yield* overMemory(world, 3)
+      const tenants = ["acme", "globex", "acme"]
+      yield* Effect.forEach(members, (member, i) =>
+        makeAt(member).pipe(
+          CacheScope.provide({ tenant: tenants[i]! }),
+          Effect.tap(valueOf),
+          Effect.tap(() => Effect.sync(() => world.n++))
+        ))
+      assert.strictEqual(world.queries, 2)
     }))
 
   it.effect("a store that fails costs nothing but the sharing", () =>

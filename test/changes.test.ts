@@ -304,6 +304,56 @@ describe("changes of others", () => {
       })
     ))
 
+  it.live("a flight from before a write elsewhere answers nobody who asks when the write is heard of", () =>
+    others(({ at, here, there, world }) =>
+      Effect.gen(function*() {
+        const cached = count(here).pipe(QueryCache.cached())
+        const heard = yield* at(listen(QueryCache.changes(Effect.as(count(here, "users"), "heard"))))
+        yield* next(heard)
+        // The old row is read, and on its way.
+        const arrives = yield* Deferred.make<void>()
+        world.before = () => Deferred.await(arrives)
+        const before = yield* Effect.forkChild(cached, { startImmediately: true })
+        while (world.queries < 2) yield* Effect.sleep(1)
+        world.before = () => Effect.void
+        yield* Effect.andThen(write(world, there, 2), there`UPDATE users SET n = 1`)
+        yield* next(heard)
+        assert.strictEqual(yield* cached, 2)
+        yield* Deferred.succeed(arrives, undefined)
+        assert.strictEqual(yield* Fiber.join(before), 1)
+        assert.strictEqual(yield* cached, 2)
+      })
+    ))
+
+  it.live("whoever listens after others have left does not wait for the next probe", () =>
+    others(({ at, here }) =>
+      Effect.gen(function*() {
+        const first = Stream.runHead(QueryCache.changes(count(here)))
+        yield* at(first)
+        const began = performance.now()
+        for (let i = 0; i < 5; i++) yield* at(first)
+        assert.isBelow(performance.now() - began, 900)
+      })
+    ))
+
+  it.live(
+    "a message that is lost, and is the last, is made up for",
+    () =>
+      others(({ at, here, server, there, world }) =>
+        Effect.gen(function*() {
+          const values = yield* at(listen(QueryCache.changes(count(here).pipe(QueryCache.cached()))))
+          assert.strictEqual(yield* next(values), 1)
+          assert.strictEqual((yield* server.command("PUBSUB", "CHANNELS")).length, 1)
+          // While it is written nobody hears anything.
+          const kill = server.command("CLIENT", "KILL", "TYPE", "pubsub")
+          yield* kill
+          yield* Effect.raceFirst(write(world, there, 2), Effect.forever(kill))
+          assert.strictEqual(yield* Effect.timeout(Queue.take(values), "12 seconds"), 2)
+        })
+      ),
+    30_000
+  )
+
   it.live(
     "a subscription that was cut emits when it is back",
     () =>

@@ -1,9 +1,10 @@
 // The examples, run as they are. Those with a store of their own bring the real thing.
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Layer, Redacted } from "effect"
+import { ConfigProvider, Effect, Layer, Option, Redacted } from "effect"
 import { CacheStore } from "effect-query-cache"
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import * as Batching from "../examples/batching.ts"
 import * as Composition from "../examples/composition.ts"
 import * as Redis from "../examples/demo-redis.ts"
 import * as Upstash from "../examples/demo-upstash.ts"
@@ -11,7 +12,11 @@ import * as Demo from "../examples/demo/demo.ts"
 import type { Report } from "../examples/demo/report.ts"
 import { Screen } from "../examples/demo/Screen.ts"
 import * as Invalidation from "../examples/invalidation.ts"
+import * as Keyed from "../examples/keyed.ts"
+import * as Live from "../examples/live.ts"
+import * as Materialized from "../examples/materialized.ts"
 import * as Quickstart from "../examples/quickstart.ts"
+import * as Stale from "../examples/stale.ts"
 import * as Tenants from "../examples/tenants.ts"
 import * as Pglite from "./support/pglite.ts"
 import * as Postgres from "./support/postgres.ts"
@@ -41,6 +46,30 @@ describe("examples", () => {
       })
     }))
 
+  it.effect("batching", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Batching.program, {
+        first: [90],
+        second: [10],
+        missing: [[1], []],
+        renamed: "renamed",
+        transaction: { inside: ["inside"], queries: [1] },
+        scoped: [2, 2],
+        again: ["hit", "hit"]
+      })
+    }))
+
+  it.effect("keyed", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Keyed.program, {
+        readThrough: [["miss"], ["hit"], ["hit", "miss", "miss"], ["hit", "hit", "miss"]],
+        cacheAside: ["hit", "hit"],
+        writeThrough: [["hit"], Option.some("Countess")],
+        after: ["Failure", Option.some("Countess")],
+        rollback: Option.some("Countess")
+      })
+    }))
+
   it.effect("invalidation", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(yield* Invalidation.program, {
@@ -53,6 +82,33 @@ describe("examples", () => {
         "by key": ["miss", "hit"],
         "by row": ["miss", "miss", "miss"],
         "by table": ["miss", "miss", "miss"]
+      })
+    }))
+
+  it.live("stale", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Stale.program, {
+        first: "miss",
+        readers: ["stale"],
+        anew: "hit",
+        changed: "miss"
+      })
+    }))
+
+  it.live("materialized", () =>
+    Effect.gen(function*() {
+      const { after, before, error, first, kept, known, same } = yield* Materialized.program
+      assert.deepStrictEqual([first, before], [[166_833, 167_167, 166_500], [166_833, 167_167, 166_500]])
+      assert.deepStrictEqual([after, kept], [[1_166_833, 167_167, 166_500], [1_166_833, 167_167, 166_500]])
+      assert.deepStrictEqual({ error, known, same }, { error: "no connection", known: true, same: true })
+    }))
+
+  it.live("live", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Live.program, {
+        first: [100, 100, 100],
+        second: [70, 70, 70],
+        third: [0, 0, 0]
       })
     }))
 

@@ -65,7 +65,12 @@ describe("keys", () => {
     assert.deepStrictEqual(stamps("orders(id=\"7\")", "orders(*)", "orders(id,user)", "!orders", "orders(id=null)"), {
       orders: ["7"]
     })
-    assert.deepStrictEqual(stamps("?probe", "=view"), { "@view": [] })
+    assert.deepStrictEqual(stamps("?probe", "?", "?(*)", "=view"), { "@view": [] })
+    assert.deepStrictEqual(stamps("archive.orders", "%orders", "^archive.orders", "\"my schema\".\"a.b\"(id=\"7\")"), {
+      "archive.orders": [],
+      "orders": [],
+      "my schema.a.b": ["7"]
+    })
   })
 })
 

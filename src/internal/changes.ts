@@ -34,7 +34,7 @@ import { CacheError, InvalidReply } from "../CacheError.ts"
 import type { CacheStore, Invalidation, LogicalClock } from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import { baseOf, everyKey, keysOf } from "./reactivity.ts"
-import type { StoreHealth } from "./storeHealth.ts"
+import { apart } from "./storeHealth.ts"
 import type { Tally } from "./tally.ts"
 
 export type Listener = (targets: Dependency.Targets) => void
@@ -42,7 +42,6 @@ export type Listener = (targets: Dependency.Targets) => void
 export interface ChangesOptions {
   readonly namespace: string
   readonly store: CacheStore["Service"]
-  readonly health: StoreHealth
   readonly tally: Tally
   readonly detach: (targets: Dependency.Targets) => void
   /** Whose queries are woken. */
@@ -57,7 +56,7 @@ const firstProbeMillis = 100
 const beatMillis = 5_000
 
 // For how long somebody who begins to listen waits for the subscription.
-const readyMillis = 2_000
+const readyMillis = 1_000
 
 // Of how many invalidations is remembered that they were told already.
 const maxTold = 1024
@@ -74,6 +73,8 @@ export class Changes {
   private readonly told = new Set<string>()
   private readonly clocks = new Map<string, number>()
   private readonly wanted = Latch.makeUnsafe(false)
+  /** Opened for a probe at once. */
+  private readonly poked = Latch.makeUnsafe(false)
   private readonly live = Latch.makeUnsafe(false)
   private isLive: boolean
   /** Somebody listens who may have missed something. */
@@ -93,6 +94,7 @@ export class Changes {
   private listen(listener: Listener): () => void {
     this.listeners.add(listener)
     this.wanted.openUnsafe()
+    if (!this.isLive) this.poked.openUnsafe()
     return () => {
       this.listeners.delete(listener)
       if (this.listeners.size === 0) {
@@ -248,7 +250,7 @@ export class Changes {
   }
 
   private get beat(): Effect.Effect<void> {
-    const { health, namespace, store, timeoutMillis } = this.options
+    const { namespace, store, timeoutMillis } = this.options
     const name = `?${crypto.randomUUID()}`
     return Effect.gen({ self: this }, function*() {
       let pauseMillis = firstProbeMillis
@@ -260,20 +262,16 @@ export class Changes {
           this.isBehind = true
         }
         const probe = this.probe = `${name}.${this.probes++}`
-        const sent = yield* Effect.exit(health.guard(
-          "invalidate",
-          () => store.invalidate({ namespace, stamps: [probe], images: [], all: false }),
-          timeoutMillis
+        // Whether the store works is told by those who need it.
+        const sent = yield* Effect.exit(Effect.timeout(
+          apart(Effect.suspend(() => store.invalidate({ namespace, stamps: [probe], images: [], all: false }))),
+          Duration.millis(timeoutMillis)
         ))
         if (Exit.isFailure(sent) && this.isLive) this.probe = undefined
-        if (!this.isLive) {
-          yield* Effect.timeoutOption(this.live.await, Duration.millis(pauseMillis))
-          pauseMillis = Math.min(pauseMillis * 2, beatMillis)
-        }
-        if (this.isLive) {
-          pauseMillis = firstProbeMillis
-          yield* Effect.sleep(Duration.millis(beatMillis))
-        }
+        const millis = this.isLive ? beatMillis : pauseMillis
+        yield* Effect.timeoutOption(this.poked.await, Duration.millis(millis))
+        this.poked.closeUnsafe()
+        pauseMillis = this.isLive ? firstProbeMillis : Math.min(pauseMillis * 2, beatMillis)
       }
     })
   }

@@ -55,7 +55,10 @@ export class Form {
 
   /** What stands for it in a log: its beginning, without the values in it. */
   get label(): string {
-    return this.sql.slice(0, 200).replace(/'(?:[^']|'')*(?:'|$)/g, "'?'").replace(/\s+/g, " ").slice(0, 120)
+    return this.sql.slice(0, 400)
+      .replace(/\$(\w*)\$[^]*?(?:\$\1\$|$)|'(?:[^'\\]|''|\\[^])*(?:'|$)|(?<![\w$.])\d[\w.]*/g, "?")
+      .replace(/\s+/g, " ")
+      .slice(0, 120)
   }
 
   /** Whether another look at the text would tell the same. */

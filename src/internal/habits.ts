@@ -3,7 +3,8 @@
  *
  * Judged over windows of lookups, at a miss. A form whose answers are hardly ever
  * read again is reported once, and where its policy is adaptive it is not stored
- * for a while.
+ * for a while. A window spans a minute at least: a program that starts misses
+ * whatever it asks.
  */
 
 /** Why storing does not pay: nobody asks again, or the data change before anybody does. */
@@ -11,6 +12,7 @@ export type Hint = "hardly-read" | "invalidated-unread"
 
 /** How many lookups are judged together, and the share of hits below which storing does not pay. */
 const windowSize = 200
+const windowMillis = 60_000
 const leastHits = 0.05
 
 /** For how long an adaptive form is not stored. */
@@ -21,6 +23,7 @@ export class Habits {
   hits = 0
   private misses = 0
   private invalidated = 0
+  private sinceMillis: number | undefined
   private hinted = false
   private pausedUntilMillis = -Infinity
 
@@ -31,10 +34,12 @@ export class Habits {
   /** Counts a miss. Returns a hint where it is the first time that one is due. */
   missed(reason: string | undefined, adaptive: boolean, nowMillis: number): Hint | undefined {
     this.misses++
+    this.sinceMillis ??= nowMillis
     if (reason === "invalidated") this.invalidated++
     const { hits, invalidated, misses } = this
-    if (hits + misses < windowSize) return undefined
+    if (hits + misses < windowSize || nowMillis - this.sinceMillis < windowMillis) return undefined
     this.hits = this.misses = this.invalidated = 0
+    this.sinceMillis = undefined
     if (hits >= leastHits * (hits + misses)) return undefined
     if (adaptive) this.pausedUntilMillis = nowMillis + pauseMillis
     if (this.hinted) return undefined

@@ -276,7 +276,10 @@ export class Named<K, A, E> {
         AnyTransaction.transactionOf(fiber.context) === undefined
           ? Effect.ignoreCause(this.refresh(key, query))
           : transactions.afterCommit(Effect.withFiber((after) => {
-            if (this.objection(after) === undefined) reader.refresh(after, this.readingOf(key, query), 0)
+            const reading = this.readingOf(key, query)
+            if (this.objection(after) === undefined && !isUnserved(this.engine, reading.dependencies())) {
+              reader.refresh(after, reading, 0)
+            }
             return Effect.void
           }))
       )
@@ -502,12 +505,13 @@ export const collect = <A, E>(
     const values = new Array<A>(count)
     const failed = Deferred.makeUnsafe<never, E>()
     return Effect.raceFirst(
-      Effect.as(
+      Effect.flatMap(
         getMany((place, exit) => {
           if (Exit.isSuccess(exit)) values[place] = exit.value
           else Deferred.doneUnsafe(failed, exit as Exit.Exit<never, E>)
         }),
-        values
+        // All may be there before the race has heard of a failure.
+        () => Deferred.isDoneUnsafe(failed) ? Deferred.await(failed) : Effect.succeed(values)
       ),
       Deferred.await(failed)
     )

@@ -229,7 +229,8 @@ export class Pilot {
     const { health, lookupTimeoutMillis, store } = this.options
     return Effect.suspend(() => {
       let outcomes: ReadonlyArray<CacheStore.Outcome> = []
-      const asked = () => Effect.tap(ask(store, requests), (all) => Effect.sync(() => void (outcomes = all)))
+      // In the step in which it is there.
+      const asked = () => Effect.map(ask(store, requests), (all) => outcomes = all)
       return Effect.flatMap(
         Effect.exit(restore(health.guard("lookup", asked, lookupTimeoutMillis))),
         (exit) =>

@@ -3,7 +3,7 @@
  *
  * | dependency | key |
  * | --- | --- |
- * | table `orders` | `orders` |
+ * | table `orders` | `orders`; in a schema other than `public` also `archive.orders` |
  * | row 7 of it, by its column `id` | `{ orders: [7] }` |
  * | tag `premium` | `#premium` |
  * | key 42 of `user` | `{ "@user": [42] }` |
@@ -83,23 +83,27 @@ const partsOf = (stamp: string): Parts | undefined => {
     case viewPrefix:
       return { base: `@${stamp.slice(1)}`, id: undefined }
     case "@": {
-      const { name, rest } = nameOf(stamp.slice(1), ":")
-      return { base: `@${name}`, id: rest.slice(1) }
+      const { key, name } = nameOf(stamp.slice(1))
+      return { base: `@${name}`, id: key }
     }
     default: {
-      const { name, rest } = nameOf(stamp[0] === "!" ? stamp.slice(1) : stamp, "(")
-      const value = /^\(id=("(?:[^"\\]|\\.)*")\)$/.exec(rest)
-      return { base: name, id: value === null ? undefined : JSON.parse(value[1]) }
+      // The marks of reach.ts name a table, too.
+      const [, name, rest] = relation.exec(stamp)!
+      const value = /^\(id=("(?:[^"\\]|\\.)*")\)$/.exec(rest!)
+      return {
+        base: name!.replace(/"(?:[^"\\]|\\.)*"/g, (quoted) => JSON.parse(quoted)),
+        id: value === null ? undefined : JSON.parse(value[1]!)
+      }
     }
   }
 }
 
-const quoted = /^"(?:[^"\\]|\\.)*"/
+/** A table, with its schema where that is not `public`, and what follows it. */
+const relation = /^[!~%^]*((?:"(?:[^"\\]|\\.)*"|[^"(])*)(.*)$/s
 
-/** A name, which stands in quotes where it is not plain, and what follows it. */
-const nameOf = (text: string, end: string): { readonly name: string; readonly rest: string } => {
-  const literal = quoted.exec(text)?.[0]
-  if (literal !== undefined) return { name: JSON.parse(literal), rest: text.slice(literal.length) }
-  const at = text.indexOf(end)
-  return at < 0 ? { name: text, rest: "" } : { name: text.slice(0, at), rest: text.slice(at) }
+/** A name, which stands in quotes where it is not plain, and the key after it. */
+const nameOf = (text: string): { readonly name: string; readonly key: string } => {
+  const literal = /^"(?:[^"\\]|\\.)*"/.exec(text)?.[0]
+  const end = literal?.length ?? text.indexOf(":")
+  return { name: literal === undefined ? text.slice(0, end) : JSON.parse(literal), key: text.slice(end + 1) }
 }

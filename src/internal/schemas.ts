@@ -26,7 +26,7 @@ export interface KeyCodec<K> {
   readonly encode: (key: K) => Local | undefined
   /** What a dependency calls a key that was encoded: `42`, `ada`, `{"id":42}`. */
   readonly text: (key: K) => string
-  /** As that of an {@link ExitCodec}: of two schemas each has a key that the other writes alike. */
+  /** As that of an {@link ExitCodec}: two schemas may write different keys alike. */
   readonly version: string
 }
 
@@ -35,7 +35,8 @@ export interface KeyCodec<K> {
  * others are their JSON, with sorted names.
  */
 export const keyCodec = <K>(schema: Pure<K>): KeyCodec<K> => {
-  const { encode: encodeExit, version } = jsonCodec(schema)
+  const { encode: encodeExit, representation } = jsonCodec(schema)
+  const version = digest(representation)
   const isEncodable = (key: K): boolean => Exit.isSuccess(encodeExit(key))
   const text = (key: K): string => {
     const exit = encodeExit(key)
@@ -100,7 +101,7 @@ export const exitCodec = (Value: Pure<any>, Failure: Pure<any> | undefined): Exi
       }
     },
     isError: Failure === undefined ? () => false : Schema.is(Failure),
-    version: digest([value.version, failure?.version ?? ""].join("\n"))
+    version: digest([value.representation, failure?.representation ?? ""].join("\n"))
   }
 }
 
@@ -116,11 +117,15 @@ export const jsonCodec = (schema: Pure<any>) => {
   return {
     encode: Schema.encodeUnknownExit(json),
     decode: Schema.decodeUnknownSync(json),
-    version: [schema.ast, SchemaAST.toType(schema.ast), json.ast].map((ast) =>
-      JSON.stringify(SchemaRepresentation.toRepresentation(ast))
+    representation: [schema.ast, SchemaAST.toType(schema.ast), json.ast].map((ast) =>
+      JSON.stringify(SchemaRepresentation.toRepresentation(ast), written)
     ).join("\n")
   }
 }
+
+/** What JSON has no text for, or one for all. */
+const written = (_: string, part: unknown): unknown =>
+  typeof part === "bigint" || part instanceof RegExp ? `${typeof part} ${part}` : part
 
 const tagged = (tag: string, encoded: Exit.Exit<unknown, unknown>): string | undefined => {
   if (Exit.isFailure(encoded)) return undefined

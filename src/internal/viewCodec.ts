@@ -52,7 +52,7 @@ const bySchema = (schema: Pure<any>): ValueCodec => {
       return exit._tag === "Success" ? JSON.stringify(exit.value) : undefined
     },
     decode: (text) => freeze(json.decode(JSON.parse(text))),
-    version: digest(json.version)
+    version: digest(json.representation)
   }
 }
 

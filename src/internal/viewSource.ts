@@ -33,6 +33,7 @@ import type * as CacheStore from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import { Consulted, CurrentConsulted, type Parts, reaches } from "./consulted.ts"
 import { type Engine, isUnserved, NamedKey, NamedSpace } from "./engine.ts"
+import type { Names } from "./naming.ts"
 import { viewPrefix } from "./reactivity.ts"
 import { freeze, sizeOf } from "./rows.ts"
 import { apart } from "./storeHealth.ts"
@@ -66,6 +67,8 @@ export interface SourceOptions<A, E> {
 export type Need = "first" | "valid" | "newer" | "read"
 
 interface Current<A> {
+  readonly value: A
+  /** The same, as a reader gets it: made once. */
   readonly exit: Exit.Exit<A>
   readonly id: string
   readonly parts: Parts
@@ -100,7 +103,10 @@ export class ViewSource<A, E> {
   private readonly options: SourceOptions<A, E>
   /** What an explicit invalidation of the view marks. */
   private readonly keyStamp: string
-  private readonly own: Dependency.DependencySet
+  /** What the program says that it depends on, by what the names mean now. */
+  private own: Dependency.DependencySet
+  private names: Names
+  private readonly scope: CacheScope.Resolved | undefined
   private noted: Consulted | undefined
   private registeredLast: Dependency.DependencySet
   private ids = 0
@@ -110,13 +116,19 @@ export class ViewSource<A, E> {
     const { codec, engine, name, version } = options
     this.options = options
     this.key = new NamedKey(new NamedSpace(engine, name, `view\n${version}`), "view", scope, codec)
-    const key = Dependency.key(name, "view")
-    this.keyStamp = Dependency.explicitTargets([key]).stamps[0]!
+    this.scope = scope
+    this.keyStamp = Dependency.explicitTargets([Dependency.key(name, "view")]).stamps[0]!
     const stamp = `${viewPrefix}${name}`
     this.news = { id: stamp, basis: stamp, stamps: [stamp], shapes: [], tables: [] }
-    this.own = Dependency.makeSet([key, ...options.dependencies])
-    this.registeredLast = this.own
-    engine.changes.know(this.own.stamps)
+    this.names = engine.naming.of(scope)
+    this.own = this.registeredLast = this.mean()
+  }
+
+  private mean(): Dependency.DependencySet {
+    const { dependencies, engine, name } = this.options
+    const own = Dependency.makeSet([Dependency.key(name, "view"), ...this.names.dependencies(dependencies)])
+    engine.changes.know(own.stamps)
+    return own
   }
 
   /**
@@ -181,33 +193,29 @@ export class ViewSource<A, E> {
     )
   }
 
-  /** Takes over what is in the store, if it is news. The value is answered if it satisfies the need. */
+  /**
+   * Takes over what is in the store, if it is news. The value is answered if the need is satisfied: what is valid there
+   * tells that what was read later, here, is valid too.
+   */
   private take(
     kept: CacheStore.Hit | CacheStore.Stale,
     need: Need,
     nowMillis: number
   ): Effect.Effect<{ readonly value: A } | undefined> {
-    return Effect.suspend(() => {
+    return Effect.gen({ self: this }, function*() {
       const { id, parts, value } = kept.value as Snapshot
       const { costMillis, storedAtMillis } = kept
       const { current } = this
       const readAtMillis = storedAtMillis - costMillis
-      const isOwn = id === current?.id
-      const isNewer = !isOwn && (current === undefined || readAtMillis > current.readAtMillis)
-      const ageMillis = nowMillis - readAtMillis
+      const isNews = current === undefined || (id !== current.id && readAtMillis > current.readAtMillis)
+      if (isNews) {
+        yield* this.become({ value: value as A, id, parts, readAtMillis, costMillis })
+        this.options.engine.tally.viewed("taken")
+      }
       const { firstDelayMillis, timeToLiveMillis } = this.options
-      const satisfies = need === "first"
-        ? ageMillis < Math.min(firstDelayMillis, timeToLiveMillis)
-        : need === "valid"
-        ? isOwn || isNewer
-        : need === "newer" && isNewer
-      const answer = satisfies ? { value: value as A } : undefined
-      if (!isNewer) return Effect.succeed(answer)
-      this.options.engine.tally.viewed("taken")
-      return Effect.as(
-        this.become({ exit: Exit.succeed(value as A), id, parts, readAtMillis, costMillis }),
-        answer
-      )
+      const isYoung = nowMillis - readAtMillis < Math.min(firstDelayMillis, timeToLiveMillis)
+      const isSatisfied = need === "valid" || (need === "newer" && isNews) || (need === "first" && isYoung)
+      return isSatisfied ? { value: isNews ? value as A : current.value } : undefined
     })
   }
 
@@ -265,7 +273,7 @@ export class ViewSource<A, E> {
       const costMillis = Number(clock.currentTimeNanosUnsafe() - begun) / 1e6
       const id = `${this.id}.${this.ids++}`
       const parts = noted.toParts()
-      yield* this.become({ exit: Exit.succeed(exit.value), id, parts, readAtMillis, costMillis })
+      yield* this.become({ value: exit.value, id, parts, readAtMillis, costMillis })
       this.options.engine.tally.viewed("read")
       return Exit.succeed({ id, parts, value: exit.value, costMillis })
     })
@@ -298,9 +306,9 @@ export class ViewSource<A, E> {
     })
   }
 
-  private become(current: Current<A>): Effect.Effect<void> {
+  private become(current: Omit<Current<A>, "exit">): Effect.Effect<void> {
     return Effect.suspend(() => {
-      this.current = current
+      this.current = { ...current, exit: Exit.succeed(current.value) }
       this.noted = undefined
       return this.options.engine.changes.announce({ stamps: this.news.stamps, images: [], all: false }, undefined)
     })
@@ -308,7 +316,12 @@ export class ViewSource<A, E> {
 
   /** What is registered for the next run. */
   private registered(): Dependency.DependencySet {
-    const { debounceMillis } = this.options
+    const { debounceMillis, engine } = this.options
+    const names = engine.naming.of(this.scope)
+    if (names !== this.names) {
+      this.names = names
+      this.own = this.mean()
+    }
     const parts = debounceMillis === undefined ? noParts : this.current?.parts ?? noParts
     if (parts.stamps.length === 0) return this.own
     const stamps = [...new Set([...this.own.stamps, ...parts.stamps])].sort()

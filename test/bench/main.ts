@@ -9,6 +9,7 @@ const benches = [
   "hit",
   "keyed",
   "allocations",
+  "views",
   "analysis",
   "l1",
   "codec",

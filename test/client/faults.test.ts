@@ -335,7 +335,12 @@ const makeProcess = Effect.fnUntraced(function*<E>(
         about.forEach((message, i) => assert.notStrictEqual(message, about[i - 1]))
         if (about.length > 0) assert.strictEqual(about.at(-1), worksAgain(operation))
       }
-      return said
+      // When a subscription is found to be lost, and heard again, is up to its connection.
+      const [subscribe, others] = [true, false].map((is) =>
+        said.filter((message) => message.includes("(subscribe") === is)
+      )
+      subscribe!.forEach((message, i) => assert.include(message, i % 2 === 0 ? "fails" : "works again"))
+      return others!
     }).pipe(here)
   }
 })

@@ -208,6 +208,8 @@ layer(Postgres.layerServer())("A PgClient through the cache", (it) => {
       assert.strictEqual(yield* Queue.take(seen), "Ada")
       yield* reactivity.mutation(["users"], sql`UPDATE users SET name = 'Augusta' WHERE id = 1`)
       assert.strictEqual(yield* Queue.take(seen), "Augusta")
+      // The write has woken it, and so has the mutation.
+      assert.strictEqual(yield* Queue.take(seen), "Augusta")
       yield* sql.withTransaction(Effect.andThen(
         Reactivity.invalidate(["users"]),
         sql`UPDATE users SET name = 'Lovelace' WHERE id = 1`

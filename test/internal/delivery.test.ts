@@ -92,7 +92,7 @@ const elapsed = <E, R>(effect: Effect.Effect<void, E, R>) =>
 describe("deliver", () => {
   it.effect("detaches, asks the store, detaches again, returns (race 16)", () =>
     Effect.gen(function*() {
-      const { deliver, flights, sent, set } = yield* setup
+      const { announced, deliver, flights, sent, set } = yield* setup
       const answered = yield* Deferred.make<void>()
       const old = yield* Deferred.make<string>()
       set("invalidate", (proceed) => Effect.andThen(Deferred.await(answered), proceed))
@@ -105,8 +105,11 @@ describe("deliver", () => {
       const between = yield* begin(read(flights, Deferred.await(old)))
       assert.strictEqual(flights.size, 1)
       assert.isUndefined(write.pollUnsafe())
+      // Whoever is told must not be able to join it.
+      assert.deepStrictEqual(announced, [])
       yield* Deferred.succeed(answered, undefined)
       yield* Fiber.join(write)
+      assert.deepStrictEqual(announced, [["orders", "delivered"]])
 
       assert.strictEqual(yield* read(flights, Effect.succeed("new")), "new")
       yield* Deferred.succeed(old, "old")
@@ -117,7 +120,7 @@ describe("deliver", () => {
     "a store that %s: returns in time, detached, queued, unserved",
     (name) =>
       Effect.gen(function*() {
-        const { counts, deliver, flights, sent, set, unserved } = yield* setup
+        const { announced, counts, deliver, flights, sent, set, unserved } = yield* setup
         set("invalidate", (proceed) => Effect.andThen(Effect.sleep(1), failures[name](proceed)))
         const write = yield* begin(deliver(wroteOrders))
         const between = yield* begin(read(flights, Effect.never))
@@ -132,11 +135,13 @@ describe("deliver", () => {
           false
         ])
         assert.include(counts, { invalidations: 1, undelivered: 1 })
+        assert.deepStrictEqual(announced, [["orders", "queued"]])
         assert.isAtLeast(counts.storeErrors, 1)
 
         set("invalidate", undefined)
         yield* TestClock.adjust("1 second")
         assert.isTrue(unserved.isEmpty)
+        assert.deepStrictEqual(announced.at(-1), ["orders", "delivered"])
         assert.include(counts, { invalidations: 1, undelivered: 0 })
         assert.isTrue(sent().every((stamp) => stamp === "orders"))
       })

@@ -1,6 +1,8 @@
 // What a store is that several processes share, without a server: the memory store, and the flights that Redis keeps.
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Scheduler from "effect/Scheduler"
 import type { CacheError } from "../../src/CacheError.ts"
 import * as CacheStore from "../../src/CacheStore.ts"
 
@@ -19,13 +21,25 @@ export const make = (inner: Service) => {
   const claims = new Map<string, Claim>()
   let tokens = 0
   const ways = { latency: Effect.void as Effect.Effect<unknown> }
-  // As the store does it whose replies take a while: what it tells to somebody who has left it takes back.
-  const lookup = (request: CacheStore.LookupRequest): Effect.Effect<CacheStore.Outcome, CacheError> =>
-    Effect.uninterruptibleMask((restore) =>
-      restore(ways.latency).pipe(
-        Effect.andThen(claim(request)),
-        Effect.tap(({ lease }) => Effect.onInterrupt(restore(ways.latency), () => settle(request.key, lease, false)))
-      )
+  // As the store does it whose replies take a while: what it would tell to somebody who has left it takes back.
+  const lookupMany = (
+    requests: ReadonlyArray<CacheStore.LookupRequest>
+  ): Effect.Effect<ReadonlyArray<CacheStore.Outcome>, CacheError> =>
+    Effect.withFiber((fiber) =>
+      Effect.callback((resume) => {
+        let left = false
+        const takeBack = (outcomes: ReadonlyArray<CacheStore.Outcome>) =>
+          Effect.all(outcomes.map(({ lease }, i) => settle(requests[i]!.key, lease, false)))
+        // It looks and hands over in one step, however small the steps of its callers are.
+        Effect.runForkWith(Context.add(fiber.context, Scheduler.MaxOpsBeforeYield, 2048))(
+          ways.latency.pipe(
+            Effect.andThen(Effect.suspend(() => left ? Effect.interrupt : Effect.all(requests.map(claim)))),
+            Effect.tap(() => ways.latency),
+            Effect.tap((outcomes) => left ? takeBack(outcomes) : Effect.void)
+          )
+        ).addObserver(resume)
+        return Effect.sync(() => void (left = true))
+      })
     )
   const claim = (request: CacheStore.LookupRequest): Effect.Effect<CacheStore.Outcome, CacheError> =>
     Effect.gen(function*() {
@@ -60,8 +74,9 @@ export const make = (inner: Service) => {
       ...inner,
       shared: true,
       peek: () => undefined,
-      lookup: (key, dependencies, maxAgeMillis) => lookup({ key, dependencies, maxAgeMillis }),
-      lookupMany: (requests) => Effect.all(requests.map(lookup)),
+      lookup: (key, dependencies, maxAgeMillis) =>
+        Effect.map(lookupMany([{ key, dependencies, maxAgeMillis }]), ([outcome]) => outcome!),
+      lookupMany,
       store: (key, entry, lease) =>
         Effect.tap(inner.store(key, entry, lease), (verdict) => settle(key, lease, verdict === "refused")),
       release: (key, lease) => settle(key, lease, true),

@@ -31,7 +31,7 @@ export const member = <E>(
 > =>
   Layer.build(
     Layer.fresh(
-      CachedSqlClient.layerNoDeps({ namespace: "fleet", ...options }).pipe(
+      CachedSqlClient.layerNoDeps({ namespace: "fleet", catalogInterval: false, ...options }).pipe(
         Layer.provideMerge(Fingerprinter.layer),
         Layer.provideMerge(Layer.fresh(store)),
         Layer.provide(Layer.effect(PgClient.PgClient, Effect.map(Scripted.make(respond), ({ client }) => client))),
