@@ -52,6 +52,11 @@ export interface Naming {
   readonly renewed: Effect.Effect<void>
   /** As `of`, where the search_path is not the one that the client's configuration says. */
   readonly anywhere: () => Names
+  /**
+   * Runs what writes, by what is known as it begins. A write that waits for the lock of a statement that changes the
+   * schema ends in another: it fires a trigger that nobody knew of. Then it may have written anything.
+   */
+  readonly watched: <A, E, R>(run: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** Tells the time: the catalog is read again when it is due. */
   readonly tick: (nowMillis: number) => void
   /** Notes what is left behind in sessions of the pool: settings made by hand, temporary tables. */
@@ -74,7 +79,9 @@ export const make = Effect.fnUntraced(function*(options: {
   const { analyzer, client, interval } = options
   const source = interval === undefined || analyzer.bind === undefined
     ? undefined
-    : yield* Source.make({ client, interval })
+    : yield* Source.make({ client, interval, overtaken: Effect.suspend(() => everything) })
+  /** Delivers an invalidation of everything. */
+  let everything: Effect.Effect<void> = Effect.void
 
   // What programs left behind in sessions of the pool: in which, nobody knows.
   const temporary = new Set<string>()
@@ -142,10 +149,16 @@ export const make = Effect.fnUntraced(function*(options: {
         return isNew ? warning(stray.setting) : Effect.void
       }),
     tick: source?.tick ?? (() => {}),
+    watched: (run) =>
+      source === undefined ? run : Effect.suspend(() => {
+        const { generation } = source
+        return Effect.onExit(run, () => source.generation === generation ? Effect.void : everything)
+      }),
     settled: source?.settled ?? Effect.void,
     renewed: source?.renewed ?? Effect.void,
     observe: (delivery) => {
       if (source === undefined) return delivery
+      everything = Effect.uninterruptible(Effect.suspend(() => delivery.deliver(Dependency.allTargets)))
       const note = (targets: Dependency.Targets): void => {
         // What may have written anything may have changed the schema.
         if (targets.all) source.changed(targets.schema === true)

@@ -156,7 +156,10 @@ export const makeStatements = (decoration: Decoration): {
       case "Nothing":
         return base
       case "Writes":
-        return transactions.write(fiber, base, effects.targets, effects.atomic)
+        // What is collected in a transaction is delivered at its end.
+        return inTransaction || effects.targets.all
+          ? transactions.write(fiber, base, effects.targets, effects.atomic)
+          : naming.watched(transactions.write(fiber, base, effects.targets, effects.atomic))
       case "Session":
         return inTransaction ? transactions.controlInside(fiber, base, effects) : transactions.control(base, effects)
     }

@@ -190,8 +190,19 @@ export const make = (answer: Answer): Catalog => {
   const operators = new Map<string, Array<Operator>>()
   for (const [schema, name, routine] of answer.operators) push(operators, name, { schema, name, function: routine })
 
+  const lasting = Array.from(relations.values(), ({ schema, signature }) => schema === "pg_temp" ? "" : signature)
+  const { ambient, path, setting, user } = answer
   return {
     version: digest(JSON.stringify(answer)),
+    lasting: digest(JSON.stringify([
+      lasting.filter((signature) => signature !== ""),
+      Array.from(functions.values(), ({ signature }) => signature),
+      answer.operators,
+      ambient,
+      path,
+      setting,
+      user
+    ])),
     user: answer.user,
     searchPath: answer.path,
     searchPathSetting: answer.setting,

@@ -11,6 +11,8 @@ import { fromRelation } from "../../Dependency.ts"
 export interface Catalog {
   /** Equal for equal schemas, whichever process read them. */
   readonly version: string
+  /** The same, but for temporary tables. */
+  readonly lasting: string
   /** Who the pool's connections are, and what their search_path resolves to: existing schemas in order. */
   readonly user: string
   readonly searchPath: ReadonlyArray<string>

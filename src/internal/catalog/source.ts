@@ -20,6 +20,8 @@ import { read, Unreadable } from "./read.ts"
 export interface Source {
   /** What is known now; nothing before the first answer and after a change until the next; or that it cannot be known. */
   readonly current: Catalog | "unknown" | "unreadable"
+  /** Grows when something else holds. */
+  readonly generation: number
   /** Waits for an answer, or until it is clear that there is none for now. */
   readonly settled: Effect.Effect<void>
   /** Reads it again, and waits as long as that takes. */
@@ -38,6 +40,8 @@ const suspicionMillis = 1000
 export const make = Effect.fnUntraced(function*(options: {
   readonly client: PgClient.PgClient
   readonly interval: Duration.Duration
+  /** Done when others are found to have changed the schema, some time ago. */
+  readonly overtaken: Effect.Effect<void>
 }): Effect.fn.Return<Source, never, Scope.Scope> {
   const intervalMillis = Duration.toMillis(options.interval)
   let current: Source["current"] = "unknown"
@@ -50,10 +54,16 @@ export const make = Effect.fnUntraced(function*(options: {
   let dueMillis = Infinity
   const answered = Latch.makeUnsafe(false)
 
-  const set = (next: Source["current"]): void => {
-    const isSame = typeof current === "object" && typeof next === "object" && current.version === next.version
-    if (isSame || current === next) return
+  let generation = 0
+  /** Tells whether what was known until now did no longer hold. */
+  const set = (next: Source["current"]): boolean => {
+    const last = current
+    const isKnown = typeof last === "object" && typeof next === "object"
+    if (last === next || isKnown && last.version === next.version) return false
+    const isOvertaken = isKnown && last.lasting !== next.lasting
     current = next
+    if (!isKnown || isOvertaken) generation++
+    return isOvertaken
   }
 
   const load = Effect.gen(function*() {
@@ -66,8 +76,8 @@ export const make = Effect.fnUntraced(function*(options: {
     isLoading = false
     if (asked !== changes) return
     if (Exit.isSuccess(exit)) {
-      set(exit.value)
       warned = false
+      if (set(exit.value)) yield* options.overtaken
     } else {
       if (isDenied(exit.cause)) set("unreadable")
       if (typeof current === "string" && !warned) {
@@ -95,6 +105,9 @@ export const make = Effect.fnUntraced(function*(options: {
     get current() {
       return current
     },
+    get generation() {
+      return generation
+    },
     settled: Effect.suspend(() => {
       if (current !== "unknown") return Effect.void
       if (!isLoading) wanted.openUnsafe()
@@ -117,6 +130,7 @@ export const make = Effect.fnUntraced(function*(options: {
         return
       }
       changes++
+      generation++
       set("unknown")
       wanted.openUnsafe()
     }
