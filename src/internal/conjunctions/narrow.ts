@@ -38,7 +38,7 @@ export const narrowReads = (
   return (parameters) => {
     const rows = new Map<string, ReadonlyArray<Values>>()
     for (const [{ stamp }, bounds] of reads) {
-      const known = rowsOf(bounds, parameters, without)
+      const known = rowsOf(catalog, bounds, parameters, without)
       if (known !== undefined) rows.set(stamp, known)
     }
     return rows

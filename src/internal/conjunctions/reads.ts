@@ -13,6 +13,24 @@ import { kindOfType } from "./values.ts"
 /** For each table that a statement names, what is known of the rows that matter. */
 export type RowReads = ReadonlyMap<Model.Relation, "whole" | ReadonlyArray<Bound>>
 
+/** The columns of a table that refer to other tables. */
+const referring = (catalog: Model.Catalog, { oid }: Model.Relation): ReadonlySet<string> => {
+  let all = referringIn.get(catalog)
+  if (all === undefined) {
+    referringIn.set(catalog, all = new Map())
+    for (const { referencedBy } of catalog.relations.values()) {
+      for (const { columns, from } of referencedBy) {
+        const known = all.get(from)
+        if (known === undefined) all.set(from, new Set(columns))
+        else for (const column of columns) known.add(column)
+      }
+    }
+  }
+  return all.get(oid) ?? new Set()
+}
+
+const referringIn = new WeakMap<Model.Catalog, Map<number, Set<string>>>()
+
 /** More tables than this in one statement are read as wholes. */
 const maxTables = 64
 
@@ -70,6 +88,7 @@ export const tryVisit = (world: Scope.World, visit: (visited: Statement) => void
 
 /** The row dependencies on one table, or `undefined` for the whole of it. */
 export const rowsOf = (
+  catalog: Model.Catalog,
   bounds: "whole" | ReadonlyArray<Bound>,
   parameters: ReadonlyArray<unknown>,
   without: Without = none
@@ -79,22 +98,25 @@ export const rowsOf = (
   for (const bound of bounds) {
     const some = bind(bound, parameters, maxConjunctions, without)
     if (some === undefined) return undefined
-    rows.push(...some.map((values) => narrowed(bound.relation, values)))
+    rows.push(...some.map((values) => narrowed(catalog, bound.relation, values)))
     if (rows.length > maxConjunctions) return undefined
   }
   return rows
 }
 
 /**
- * The columns that a row is named by: those of a key, if all are there. A write
- * knows these of its rows more often than any others, and a write that does not
- * know one of the columns invalidates every conjunction that has it.
+ * The columns that a row is named by: those of a key, if all are there, or else
+ * those that refer to other tables. These seldom change, and a write knows them of
+ * its rows more often than others. One that does not know all columns of a
+ * conjunction invalidates whatever has these columns.
  */
-const narrowed = ({ keys }: Model.Relation, values: Values): Values => {
-  const key = keys.find(({ columns }) => columns.every((column) => values.has(column)))
-  return key === undefined || key.columns.length === values.size
+const narrowed = (catalog: Model.Catalog, relation: Model.Relation, values: Values): Values => {
+  const key = relation.keys.find(({ columns }) => columns.every((column) => values.has(column)))
+  const referred = referring(catalog, relation)
+  const columns = key?.columns ?? [...values.keys()].filter((column) => referred.has(column))
+  return columns.length === 0 || columns.length === values.size
     ? values
-    : new Map(key.columns.map((column) => [column, values.get(column)!]))
+    : new Map(columns.map((column) => [column, values.get(column)!]))
 }
 
 /**

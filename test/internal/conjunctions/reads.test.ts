@@ -16,6 +16,7 @@ const schema = `
   CREATE TABLE orders (id int PRIMARY KEY, user_id int, status text, day date, tags int[]);
   CREATE TABLE items (order_id int, line int, product int, PRIMARY KEY (order_id, line));
   CREATE TABLE tree (id int, parent int, kind text);
+  CREATE TABLE notes (id int PRIMARY KEY, item int REFERENCES users, kind text, "by" int REFERENCES users);
   CREATE VIEW open_orders AS SELECT * FROM orders WHERE status = 'open';
 `
 
@@ -31,7 +32,7 @@ const rows = (sql: string, parameters: ReadonlyArray<unknown>, without?: Without
   if (parsed._tag !== "Parsed") throw new Error(sql)
   const reads = rowReads(parsed.statements[0]!, catalog, catalog.searchPath, without)
   return [...reads].flatMap(([{ stamp }, bounds]) => {
-    const rows = rowsOf(bounds, parameters, without)
+    const rows = rowsOf(catalog, bounds, parameters, without)
     return rows === undefined ? [stamp] : [...new Set(rows.map((row) => rowStamp(stamp, [...row].sort())))].sort()
   }).sort().join(" ").replaceAll("\"", "")
 }
@@ -75,7 +76,11 @@ describe("conditions", () => {
       "orders(user_id=1)",
       "x"
     ],
-    ["SELECT * FROM items WHERE order_id = 1 AND line = 2 AND product = 3", "items(line=2,order_id=1)"]
+    ["SELECT * FROM items WHERE order_id = 1 AND line = 2 AND product = 3", "items(line=2,order_id=1)"],
+    ["SELECT * FROM notes WHERE item = 1 AND kind = 'x'", "notes(item=1)"],
+    ["SELECT * FROM notes WHERE item = 1 AND kind = 'x' AND \"by\" = 2", "notes(by=2,item=1)"],
+    ["SELECT * FROM notes WHERE kind = 'x'", "notes(kind=x)"],
+    ["SELECT * FROM notes WHERE item = 1 AND id = 7", "notes(id=7)"]
   ])
 
   describe("that say nothing", () => {
