@@ -28,7 +28,7 @@ export type Clause = ReadonlyArray<Alternative>
 export type Alternative = ReadonlyArray<Atom>
 
 /** More alternatives than this are not worth telling apart. */
-export const maxAlternatives = 128
+const maxAlternatives = 128
 
 /**
  * The clauses that hold where the condition is true. `subquery` is asked for
