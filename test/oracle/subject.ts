@@ -18,10 +18,11 @@ export interface Subject {
     parameters: ReadonlyArray<unknown>,
     options?: { readonly scoped?: boolean }
   ) => Effect.Effect<Dependency.DependencySet | undefined, SqlError>
-  /** Runs a write. What it invalidates, be it in several calls. */
+  /** Runs a write. What it invalidates, be it in several calls. `raw`: nobody looks at what it returns. */
   readonly write: (
     sql: string,
-    parameters: ReadonlyArray<unknown>
+    parameters: ReadonlyArray<unknown>,
+    options?: { readonly raw?: boolean }
   ) => Effect.Effect<Dependency.Targets, SqlError>
 }
 
@@ -58,10 +59,12 @@ export const make = Effect.gen(function*() {
         const query = QueryCache.cached(sql.unsafe(text, parameters), { timeToLive: "1 hour" })
         return Effect.map(options?.scoped === true ? inScope(query) : query, () => asked)
       }),
-    write: (text, parameters) =>
+    write: (text, parameters, options) =>
       Effect.suspend(() => {
         told = []
-        return Effect.map(sql.unsafe(text, parameters), () => ({
+        const statement = sql.unsafe(text, parameters)
+        const run: Effect.Effect<unknown, SqlError> = options?.raw === true ? statement.raw : statement
+        return Effect.map(run, () => ({
           stamps: told.flatMap(({ stamps }) => stamps),
           images: told.flatMap(({ images }) => images),
           all: told.some(({ all }) => all)

@@ -159,6 +159,9 @@ export interface Operator {
   readonly schema: string
   readonly name: string
   readonly function: number
+  /** The types it takes, named as those of columns. Base types outside `pg_catalog` are left out. */
+  readonly left: string | undefined
+  readonly right: string | undefined
 }
 
 /** How dependencies name a relation. */
