@@ -12,7 +12,7 @@ import { type Clause, clausesOf, equality, isEquality, sameAs } from "./clauses.
 import { descend, type Inner, type Inside, type Item, type Outer, type Union, type Visitor } from "./items.ts"
 import * as Scope from "./scope.ts"
 import { isLimited, isTransparent } from "./transparency.ts"
-import { countNames } from "./tree.ts"
+import { countNames, isLeaf } from "./tree.ts"
 
 type Columns = Scope.Columns
 type Variable = Scope.Variable
@@ -114,9 +114,14 @@ export class Statement {
     clauses: ReadonlyArray<Clause>
   ): void {
     if (typeof node !== "object" || node === null || taken.has(node)) return
-    for (const [name, value] of Object.entries(node)) {
-      if (name === "SelectStmt" && !Array.isArray(node)) this.visit(this.query(value, scope).item, clauses)
-      else this.inside(value, scope, taken, clauses)
+    if (Array.isArray(node)) {
+      for (const value of node) this.inside(value, scope, taken, clauses)
+      return
+    }
+    for (const name in node) {
+      const value = (node as Node)[name]
+      if (name === "SelectStmt") this.visit(this.query(value as Node, scope).item, clauses)
+      else if (!isLeaf(name)) this.inside(value, scope, taken, clauses)
     }
   }
 
