@@ -565,7 +565,8 @@ const make = Effect.fnUntraced(function*(
     let withoutTransforms: PgClient.PgClient | undefined
     const self: PgClient.PgClient = Object.assign(tag, base, {
       unsafe: (sql: string, params?: ReadonlyArray<unknown>) => statements.wrap(base.unsafe(sql, params)),
-      withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => ready(transactions.withTransaction(effect)),
+      withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+        ready(naming.watched(transactions.withTransaction(effect))),
       reactive: (keys: Woken.Keys, effect: Effect.Effect<any, any, any>) =>
         Stream.unwrap(Effect.map(mailbox(keys, effect), Stream.fromQueue)),
       reactiveMailbox: mailbox,

@@ -148,6 +148,19 @@ export const row = (table: string, columns: { readonly [column: string]: RowValu
 }
 
 /**
+ * The rows of a table, named as it stands in stamps, that have these values in
+ * their columns.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromValues = (table: string, values: ReadonlyMap<string, string | null>): Row => ({
+  _tag: "Row",
+  table,
+  columns: [...values].sort(([a], [b]) => byCodeUnit(a, b)).map(([column, value]) => [name(column), value] as const)
+})
+
+/**
  * A label of the program's own, such as `premium` or `dashboard`.
  *
  * @category constructors

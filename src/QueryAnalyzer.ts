@@ -37,6 +37,7 @@ import type { Declared, Name, ObjectionCode } from "./internal/analysis/walk.ts"
 import { Bodies } from "./internal/catalog/bodies.ts"
 import type { Catalog } from "./internal/catalog/model.ts"
 import { judge, type Path, stampsOfName } from "./internal/catalog/reach.ts"
+import type { Without } from "./internal/conjunctions/rules.ts"
 import * as Memo from "./internal/memo.ts"
 import * as Options from "./internal/options.ts"
 
@@ -71,6 +72,8 @@ export interface BoundSchema {
   readonly catalog: Catalog
   /** Names of temporary tables that connections of the pool may have. */
   readonly temporary: ReadonlySet<string>
+  /** Rules of row dependencies to leave out, for tests that show what each is for. */
+  readonly without?: Without | undefined
 }
 
 /**
@@ -127,7 +130,21 @@ export interface Read {
    * another, where a catalog is known: part of every key.
    */
   readonly schema?: string | undefined
+  /**
+   * The rows that the answer follows from, once the parameters are known, by
+   * table: those with all the values of one of these. Of a table that is not
+   * there it may be any.
+   */
+  readonly rows?: ((parameters: ReadonlyArray<unknown>) => Rows) | undefined
 }
+
+/**
+ * By table, as `tables` names it, what its rows have in their columns.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Rows = ReadonlyMap<string, ReadonlyArray<ReadonlyMap<string, string | null>>>
 
 /**
  * A statement that writes.
@@ -154,6 +171,17 @@ export interface Write {
    */
   readonly control: ReadonlyArray<Session>
   readonly changes?: Changes | undefined
+  /** By a catalog: a name in it is that of nothing, which a newer catalog may tell better. */
+  readonly doubtful?: true | undefined
+  /**
+   * The rows that were written, once the parameters are known, by table, each as
+   * it was and as it is, as far as that is known. Of a table that is not there
+   * it may be any. `answer`: the rows that the statement returned, as objects in
+   * the order of their columns or as arrays.
+   */
+  readonly rows?:
+    | ((parameters: ReadonlyArray<unknown>, answer: ReadonlyArray<unknown> | undefined) => Rows)
+    | undefined
 }
 
 /**
@@ -221,6 +249,8 @@ export interface Refused {
   /** What it may have written all the same. */
   readonly writes: "nothing" | "anything" | ReadonlyArray<string>
   readonly changes?: Changes | undefined
+  /** By a catalog: a name in it is that of nothing, which a newer catalog may tell better. */
+  readonly doubtful?: true | undefined
 }
 
 /**
@@ -354,9 +384,9 @@ export const layer = (options?: AnalyzerOptions): Layer.Layer<QueryAnalyzer, Ana
     Effect.map(loadParser, (parser) =>
       QueryAnalyzer.of({
         analyze: remembered(capacity, (sql) => analyzeText(parser, declared, sql)),
-        bind: ({ catalog, temporary }) => {
+        bind: ({ catalog, temporary, without }) => {
           const bodies = new Bodies(parser, declared)
-          const schema = { catalog, bodies, declared, temporary }
+          const schema = { catalog, bodies, declared, temporary, without }
           const byPath = new Map<Path, (sql: string) => Analysis>()
           return {
             analyze: (sql, path) => {
@@ -440,7 +470,7 @@ export interface DeclaredOptions {
  * **Gotchas**
  *
  * A write that is not declared invalidates nothing, and neither does a change
- * of the schema. A `declare` that throws or names an impossible table is a
+ * of the schema or of a setting. A `declare` that throws or names an impossible table is a
  * mistake that must not cost freshness: its text is refused as `undeclared` and
  * taken to write anything.
  *
@@ -517,8 +547,10 @@ const analyzeText = (
   if (text.length > maxParsedLength) return tooLong
   const parsed = parser.parse(text)
   switch (parsed._tag) {
-    case "Parsed":
-      return Statement.analyze(parsed.statements, declared, judge)
+    case "Parsed": {
+      const analysis = Statement.analyze(parsed.statements, declared, judge)
+      return text === sql ? analysis : Statement.withoutRows(analysis)
+    }
     case "Rejected":
       return text === sql
         ? Statement.refused("unparsable", `at character ${parsed.position}`, "anything")

@@ -24,6 +24,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "UpstashRedis",
     "internal/analysis/",
     "internal/catalog/",
+    "internal/conjunctions/",
     "internal/memo",
     "internal/memoryTable",
     "internal/parameters",

@@ -68,8 +68,8 @@ export class Form {
 
   /** Whether there is a name in it that means nothing, and nobody has asked whether it does by now. */
   get isDoubtful(): boolean {
-    return this.analysis._tag === "Refused" && !this.isAsked &&
-      (this.analysis.code === "unknown-relation" || this.analysis.code === "unknown-function")
+    const { analysis } = this
+    return (analysis._tag === "Refused" || analysis._tag === "Write") && analysis.doubtful === true && !this.isAsked
   }
 
   /** What it leaves behind in its session. */
@@ -110,7 +110,9 @@ export class Form {
 export class Plan {
   readonly form: Form
   readonly policy: CachePolicy.Complete
-  readonly dependencies: Dependency.DependencySet
+  private readonly tables: ReadonlyArray<string>
+  /** What an answer depends on at most: what it does with its parameters is compared by this. */
+  private readonly whole: Dependency.DependencySet
   /** Why nothing under this plan is cached, if so. */
   readonly refusal: string | undefined
   /** Why it is not where nobody says who asks. */
@@ -125,11 +127,28 @@ export class Plan {
     const tables = tablesOf(form.analysis, this.policy)
     this.refusal = refusalOf(form.analysis, tables, explicit) ?? (completed === "uncached" ? "rule" : undefined)
     this.unscopedRefusal = form.analysis._tag === "Read" ? form.analysis.scoped?.code : undefined
-    this.dependencies = Dependency.makeSet(
-      [...form.names.reads(tables ?? []), ...form.names.dependencies(this.policy.dependencies)],
-      { autoInvalidate: this.policy.autoInvalidate }
+    this.tables = tables ?? []
+    this.whole = this.make(undefined)
+    form.options.engine.changes.know(this.whole.stamps)
+  }
+
+  get basis(): string {
+    return this.whole.basis
+  }
+
+  /** What the answer to these parameters depends on. */
+  dependenciesOf(parameters: ReadonlyArray<unknown>): Dependency.DependencySet {
+    const { analysis } = this.form
+    const rows = analysis._tag === "Read" ? analysis.rows?.(parameters) : undefined
+    return rows === undefined || rows.size === 0 ? this.whole : this.make(rows)
+  }
+
+  private make(rows: QueryAnalyzer.Rows | undefined): Dependency.DependencySet {
+    const { names } = this.form
+    return Dependency.makeSet(
+      [...names.reads(this.tables, rows), ...names.dependencies(this.policy.dependencies)],
+      { autoInvalidate: this.policy.autoInvalidate, basis: rows === undefined ? undefined : this.basis }
     )
-    form.options.engine.changes.know(this.dependencies.stamps)
   }
 
   /** Whether the tables of its statement are among its dependencies, or the program has named them itself. */

@@ -19,7 +19,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type * as CacheScope from "../CacheScope.ts"
 import * as Dependency from "../Dependency.ts"
-import type { Analysis, BoundAnalyzer, Changes, QueryAnalyzer, RefusalCode } from "../QueryAnalyzer.ts"
+import type { Analysis, BoundAnalyzer, Changes, QueryAnalyzer, RefusalCode, Rows } from "../QueryAnalyzer.ts"
 import { changesNames } from "./analysis/settings.ts"
 import { parsePath } from "./catalog/make.ts"
 import type { Catalog } from "./catalog/model.ts"
@@ -34,8 +34,8 @@ export interface Names {
   /** Whether this is more than a guess until the catalog is read. */
   readonly isKnown: boolean
   readonly analyze: (sql: string) => Analysis
-  /** What an answer depends on that was read from these tables: as the analysis names them. */
-  readonly reads: (tables: ReadonlyArray<string>) => ReadonlyArray<Dependency.Dependency>
+  /** What an answer depends on that was read from these tables, of some of them from these rows: as the analysis names them. */
+  readonly reads: (tables: ReadonlyArray<string>, rows?: Rows) => ReadonlyArray<Dependency.Dependency>
   /** What a statement does to what is cached. */
   readonly effectsOf: (analysis: Analysis) => Effects
   /** What dependencies mean that a program names. */
@@ -52,6 +52,11 @@ export interface Naming {
   readonly renewed: Effect.Effect<void>
   /** As `of`, where the search_path is not the one that the client's configuration says. */
   readonly anywhere: () => Names
+  /**
+   * Runs what writes, by what is known as it begins. A write that waits for the lock of a statement that changes the
+   * schema ends in another: it fires a trigger that nobody knew of. Then it may have written anything.
+   */
+  readonly watched: <A, E, R>(run: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** Tells the time: the catalog is read again when it is due. */
   readonly tick: (nowMillis: number) => void
   /** Notes what is left behind in sessions of the pool: settings made by hand, temporary tables. */
@@ -74,7 +79,9 @@ export const make = Effect.fnUntraced(function*(options: {
   const { analyzer, client, interval } = options
   const source = interval === undefined || analyzer.bind === undefined
     ? undefined
-    : yield* Source.make({ client, interval })
+    : yield* Source.make({ client, interval, overtaken: Effect.suspend(() => everything) })
+  /** Delivers an invalidation of everything. */
+  let everything: Effect.Effect<void> = Effect.void
 
   // What programs left behind in sessions of the pool: in which, nobody knows.
   const temporary = new Set<string>()
@@ -142,10 +149,16 @@ export const make = Effect.fnUntraced(function*(options: {
         return isNew ? warning(stray.setting) : Effect.void
       }),
     tick: source?.tick ?? (() => {}),
+    watched: (run) =>
+      source === undefined ? run : Effect.suspend(() => {
+        const { generation } = source
+        return Effect.onExit(run, () => source.generation === generation ? Effect.void : everything)
+      }),
     settled: source?.settled ?? Effect.void,
     renewed: source?.renewed ?? Effect.void,
     observe: (delivery) => {
       if (source === undefined) return delivery
+      everything = Effect.uninterruptible(Effect.suspend(() => delivery.deliver(Dependency.allTargets)))
       const note = (targets: Dependency.Targets): void => {
         // What may have written anything may have changed the schema.
         if (targets.all) source.changed(targets.schema === true)
@@ -208,7 +221,7 @@ const byCatalog = (bound: BoundAnalyzer, path: Path): Names => {
     id: nextId++,
     isKnown: true,
     analyze: (sql) => bound.analyze(sql, path),
-    reads: asTables,
+    reads: asRows,
     effectsOf: (analysis) => effectsOf(analysis, (tables) => tables),
     dependencies: (named) =>
       named.flatMap((one): ReadonlyArray<Dependency.Dependency> => {
@@ -291,12 +304,17 @@ const effectsOf = (
   switch (analysis._tag) {
     case "Read":
       return nothing
-    case "Write":
+    case "Write": {
+      const { rows } = analysis
       return {
         _tag: "Writes",
         targets: analysis.all ? Dependency.allTargets : written(stamps(analysis.tables)),
-        atomic: analysis.atomic
+        atomic: analysis.atomic,
+        narrow: rows === undefined
+          ? undefined
+          : (parameters, answer) => written(stamps(analysis.tables), rows(parameters, answer))
       }
+    }
     case "Ddl":
       return { _tag: "Writes", targets: Dependency.schemaTargets, atomic: true }
     case "Session":
@@ -313,7 +331,9 @@ const effectsOf = (
 /** The same where nobody knows what the names reach. */
 const everythingOf = (analysis: Analysis): Effects => {
   const effects = effectsOf(analysis, (tables) => tables)
-  return effects._tag === "Writes" && !effects.targets.all ? { ...effects, targets: Dependency.allTargets } : effects
+  return effects._tag === "Writes" && !effects.targets.all
+    ? { ...effects, targets: Dependency.allTargets, narrow: undefined }
+    : effects
 }
 
 /** What a text does under some meaning of names. */
@@ -321,8 +341,8 @@ export const effectsUnder = (names: Names, sql: string): Effects => names.effect
 
 const nothing: Effects = { _tag: "Nothing" }
 
-const written = (tables: ReadonlyArray<string>): Dependency.Targets =>
-  withAnything(Dependency.writeTargets(asTables(tables)))
+const written = (tables: ReadonlyArray<string>, rows?: Rows): Dependency.Targets =>
+  withAnything(Dependency.writeTargets(asRows(tables, rows)))
 
 const explicit = (dependencies: ReadonlyArray<Dependency.Dependency>): Dependency.Targets =>
   dependencies.some(isTableOrRow)
@@ -336,6 +356,12 @@ const withAnything = (targets: Dependency.Targets): Dependency.Targets => ({
 
 const asTables = (tables: ReadonlyArray<string>): ReadonlyArray<Dependency.Table> =>
   tables.map((table) => ({ _tag: "Table", table }))
+
+/** Tables, and of some of them the rows that count. */
+const asRows = (tables: ReadonlyArray<string>, rows?: Rows): ReadonlyArray<Dependency.Dependency> =>
+  tables.flatMap((table): ReadonlyArray<Dependency.Dependency> =>
+    rows?.get(table)?.map((values) => Dependency.fromValues(table, values)) ?? asTables([table])
+  )
 
 const inAnySchema = (named: Dependency.Dependency): ReadonlyArray<Dependency.Dependency> =>
   isTableOrRow(named) ? [named, { _tag: "Table", table: markByName(named.table) }] : [named]

@@ -29,6 +29,7 @@ import * as Statement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
 import * as CachePolicy from "../CachePolicy.ts"
 import * as CacheScope from "../CacheScope.ts"
+import * as Dependency from "../Dependency.ts"
 import * as QueryCache from "../QueryCache.ts"
 import { type Consulted, CurrentConsulted } from "./consulted.ts"
 import { type Engine, isUnserved } from "./engine.ts"
@@ -38,7 +39,7 @@ import { effectsUnder } from "./naming.ts"
 import { isScalar, localKey } from "./parameters.ts"
 import { isFresh, type Reading } from "./reading.ts"
 import { StoredRows } from "./rows.ts"
-import { appliedScope, type Effects } from "./transactions.ts"
+import { appliedScope, type Effects, writingOf } from "./transactions.ts"
 
 /** What the statements of a client share. */
 export interface Decoration {
@@ -119,7 +120,8 @@ export const makeStatements = (decoration: Decoration): {
   const direct = (
     fiber: Fiber.Fiber<unknown, unknown>,
     form: Form,
-    base: Effect.Effect<any, SqlError>
+    self: LazyStatement,
+    run: Run
   ): Effect.Effect<any, SqlError> => {
     if (inTransaction) {
       const mismatch = transactions.checkScope(fiber, scope)
@@ -129,34 +131,40 @@ export const makeStatements = (decoration: Decoration): {
       return transactions.withTransaction(
         Effect.withFiber((fiber) => {
           if (fiber.context !== context) look(fiber)
-          return observe(fiber, form, base)
+          return observe(fiber, form, self, run)
         })
       )
     }
-    return observe(fiber, form, base)
+    return observe(fiber, form, self, run)
   }
 
   const observe = (
     fiber: Fiber.Fiber<unknown, unknown>,
     form: Form,
-    base: Effect.Effect<any, SqlError>
+    self: LazyStatement,
+    run: Run
   ): Effect.Effect<any, SqlError> => {
     const { changes } = form
-    const performed = perform(fiber, form, base)
+    const performed = perform(fiber, form, self, run)
     return changes === undefined ? performed : Effect.andThen(transactions.leave(fiber, changes, naming), performed)
   }
 
   const perform = (
     fiber: Fiber.Fiber<unknown, unknown>,
     form: Form,
-    base: Effect.Effect<any, SqlError>
+    self: LazyStatement,
+    run: Run
   ): Effect.Effect<any, SqlError> => {
+    const base = self.run(run)
     const effects = effectsOf(fiber, form)
     switch (effects._tag) {
       case "Nothing":
         return base
       case "Writes":
-        return transactions.write(fiber, base, effects.targets, effects.atomic)
+        // What is collected in a transaction is delivered at its end.
+        return inTransaction || effects.targets.all
+          ? transactions.write(fiber, base, writingOf(effects, sentBy(self, run)))
+          : naming.watched(transactions.write(fiber, base, writingOf(effects, sentBy(self, run))))
       case "Session":
         return inTransaction ? transactions.controlInside(fiber, base, effects) : transactions.control(base, effects)
     }
@@ -170,7 +178,7 @@ export const makeStatements = (decoration: Decoration): {
   const note = (form: Form, policy: CachePolicy.Resolved | "uncached" | undefined): void => {
     if (consulted === undefined || form.effects._tag !== "Nothing") return
     const plan = form.plan(policy === undefined || policy === "uncached" ? bare : policy, true)
-    if (plan.isKnown) consulted.add(plan.dependencies)
+    if (plan.isKnown) consulted.add(plan.dependenciesOf(located))
     else consulted.addUnknown()
   }
 
@@ -203,7 +211,8 @@ export const makeStatements = (decoration: Decoration): {
     fiber: Fiber.Fiber<unknown, unknown>,
     form: Form,
     plan: Plan | undefined,
-    base: Effect.Effect<any, SqlError>,
+    self: LazyStatement,
+    run: Run,
     reason: string
   ): Effect.Effect<any, SqlError> => {
     if (form.effects._tag === "Writes") {
@@ -212,7 +221,7 @@ export const makeStatements = (decoration: Decoration): {
       tally.bypassed(reason)
       inform(collector, form, plan, undefined, { status: "bypass", level: undefined, ageMillis: 0, reason })
     }
-    return direct(fiber, form, base)
+    return direct(fiber, form, self, run)
   }
 
   /** The parameters of the statement that `locate` was last called with. */
@@ -253,8 +262,10 @@ export const makeStatements = (decoration: Decoration): {
    * may have changed since: its rows must not be kept under what the list holds now.
    */
   const sends = (self: LazyStatement, run: Run, parameters: ReadonlyArray<unknown>): boolean =>
-    parameters === self.args ||
-    areSame(self.inner.compile(run === "withoutTransform" || run === "raw")[1], parameters)
+    parameters === self.args || areSame(sentBy(self, run), parameters)
+
+  const sentBy = (self: LazyStatement, run: Run): ReadonlyArray<unknown> =>
+    self.inner.compile(run === "withoutTransform" || run === "raw")[1]
 
   /**
    * What a statement waits for until it is known what its names mean, if it must. A transaction may have the connection
@@ -278,7 +289,7 @@ export const makeStatements = (decoration: Decoration): {
           ? plan.unscopedRefusal
           : inTransaction || transactions.isByHand
           ? "transaction"
-          : isUnserved(engine, plan.dependencies)
+          : !engine.delivery.unserved.isEmpty && isUnserved(engine, plan.dependenciesOf(located))
           ? "unserved"
           : undefined)
 
@@ -300,7 +311,7 @@ export const makeStatements = (decoration: Decoration): {
     const form = locate(self, run)
     const parameters = located
 
-    if (engine.noop) return bypass(fiber, form, undefined, self.run(run), "noop")
+    if (engine.noop) return bypass(fiber, form, undefined, self, run, "noop")
     const wait = waited ? undefined : unknownNames(form)
     if (wait !== undefined) {
       return Effect.andThen(wait, Effect.withFiber((fiber) => consult(self, run, fiber, own, true)))
@@ -314,16 +325,16 @@ export const makeStatements = (decoration: Decoration): {
       return form.effects._tag === "Nothing" && form.changes === undefined && collector === undefined &&
           scope === undefined && policy === undefined
         ? self.run(run)
-        : bypass(fiber, form, undefined, self.run(run), reason)
+        : bypass(fiber, form, undefined, self, run, reason)
     }
     const plan = form.plan(policy, explicit !== undefined)
     const against = objection(plan, run)
-    if (against !== undefined) return bypass(fiber, form, plan, self.run(run), against)
+    if (against !== undefined) return bypass(fiber, form, plan, self, run, against)
     const local = localKey(parameters)
-    if (local === undefined) return bypass(fiber, form, plan, self.run(run), "parameters")
+    if (local === undefined) return bypass(fiber, form, plan, self, run, "parameters")
     const key = new QueryKey(form, local, scope)
 
-    const kept = reader.peek(key, plan.dependencies.basis, plan.policy, now)
+    const kept = reader.peek(key, plan.basis, plan.policy, now)
     if (kept !== undefined) {
       form.habits.hits++
       const stale = !isFresh(kept, plan.policy, now)
@@ -343,7 +354,7 @@ export const makeStatements = (decoration: Decoration): {
     }
 
     const reading = readingOf(self, run, plan, key, parameters)
-    if (reading === undefined) return bypass(fiber, form, plan, self.run(run), "parameters")
+    if (reading === undefined) return bypass(fiber, form, plan, self, run, "parameters")
     const into = collector
     return Effect.flatMap(reader.fetch(reading), (answer): Effect.Effect<any, SqlError> => {
       const stored = answer.stored as StoredRows | undefined
@@ -370,10 +381,11 @@ export const makeStatements = (decoration: Decoration): {
   ): Reading<ReadonlyArray<any>, SqlError> | undefined => {
     if (!sends(self, run, parameters)) return undefined
     const base = self.run(run)
+    let dependencies: Dependency.DependencySet | undefined
     return {
       key,
-      basis: plan.dependencies.basis,
-      dependencies: () => plan.dependencies,
+      basis: plan.basis,
+      dependencies: () => dependencies ??= plan.dependenciesOf(parameters),
       terms: plan.policy,
       habits: plan.form.habits,
       label: () => plan.policy.name ?? plan.form.label,
@@ -413,7 +425,7 @@ export const makeStatements = (decoration: Decoration): {
     }
     const { analysis, effects, sql } = form
     if (effects._tag === "Writes") {
-      const { targets } = effects
+      const { targets } = writingOf(effects, located)
       return Effect.succeed({
         sql,
         verdict: "write",
@@ -430,7 +442,7 @@ export const makeStatements = (decoration: Decoration): {
           ? analysis.culprit
           : undefined,
         fingerprint: undefined,
-        dependencies: targets.all ? ["*"] : targets.stamps.filter(isName)
+        dependencies: targets.all ? ["*"] : shownTargets(targets)
       })
     }
     const explicit = explicitPolicy(own)
@@ -454,7 +466,7 @@ export const makeStatements = (decoration: Decoration): {
         ? analysis.scoped?.detail
         : undefined,
       fingerprint: reason === undefined ? new QueryKey(form, local!, scope).fingerprint : undefined,
-      dependencies: plan === undefined ? [] : plan.dependencies.stamps.filter(isName)
+      dependencies: plan === undefined ? [] : plan.dependenciesOf(located).stamps.filter(isName)
     })
   }
 
@@ -575,7 +587,7 @@ export const makeStatements = (decoration: Decoration): {
           const stream = self.inner.stream
           const effects = effectsOf(fiber, form)
           const observed = effects._tag === "Writes"
-            ? transactions.writeStream(stream, effects.targets, effects.atomic)
+            ? transactions.writeStream(stream, writingOf(effects, sentBy(self, "execute")))
             : stream
           return form.changes === undefined
             ? Effect.succeed(observed)
@@ -664,6 +676,12 @@ const timedOut = Effect.suspend(() =>
 /** A stamp that names a dependency, rather than a shape or all rows of a table, or a mark between processes. */
 const isName = (stamp: string): boolean =>
   !/\([^"=]*\)$|^!?[?~%^]/.test(stamp) || stamp.startsWith("#") || stamp.startsWith("@")
+
+/** Tables that are written as wholes, and rows. */
+const shownTargets = ({ images, stamps }: Dependency.Targets): ReadonlyArray<string> => [
+  ...stamps.filter((stamp) => isName(stamp) && !images.some(({ table }) => table === stamp)),
+  ...images.map(({ columns, table }) => Dependency.rowStamp(table, [...columns]))
+]
 
 const merges = new WeakMap<CachePolicy.Resolved, WeakMap<CachePolicy.Resolved, CachePolicy.Resolved>>()
 

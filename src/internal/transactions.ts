@@ -35,6 +35,7 @@ import * as AnyTransaction from "./anyTransaction.ts"
 import type { Delivery } from "./delivery.ts"
 import type { Naming } from "./naming.ts"
 import * as Outcome from "./outcome.ts"
+import { localKey } from "./parameters.ts"
 
 /** What a transaction has touched so far. */
 export class Touched {
@@ -50,6 +51,8 @@ export class Touched {
   private images: Array<Dependency.Image> = []
   private all = false
   private schema: true | undefined
+  /** Writes that have begun. */
+  private readonly begun = new Set<Dependency.Targets>()
 
   constructor(scope: string, outer?: Touched) {
     this.scope = scope
@@ -57,7 +60,21 @@ export class Touched {
   }
 
   get isEmpty(): boolean {
-    return !this.all && this.stamps.size === 0 && this.images.length === 0
+    return !this.all && this.stamps.size === 0 && this.images.length === 0 && this.begun.size === 0
+  }
+
+  /** As `add`, until the write has answered: then what is known better by then takes the place of its targets. */
+  begin(targets: Dependency.Targets): (known: Dependency.Targets) => void {
+    // One that fails stays here.
+    if (this.begun.size >= maxBegun) {
+      this.add(targets)
+      return () => {}
+    }
+    const begun = { ...targets }
+    this.begun.add(begun)
+    return (known) => {
+      if (this.begun.delete(begun)) this.add(known)
+    }
   }
 
   add(targets: Dependency.Targets): void {
@@ -75,6 +92,8 @@ export class Touched {
 
   /** What there is, leaving nothing. */
   take(): Dependency.Targets {
+    for (const targets of this.begun) this.add(targets)
+    this.begun.clear()
     const targets: Dependency.Targets = {
       stamps: [...this.stamps],
       images: this.images,
@@ -91,6 +110,18 @@ export class Touched {
 
 // A transaction that touches more single things than this has touched everything.
 const maxTouched = 10_000
+
+const maxBegun = 100
+
+/** What a write does to what is cached. */
+export interface Writing {
+  /** What it touches, as far as that is known when it begins. */
+  readonly targets: Dependency.Targets
+  /** A refusal by the server means that nothing was done. */
+  readonly atomic: boolean
+  /** What it has touched, where its answer tells more. */
+  readonly answered?: ((answer: unknown) => Dependency.Targets) | undefined
+}
 
 /** The scope as it is applied: empty where nothing is. */
 export const appliedScope = (scope: CacheScope.Resolved | undefined): string =>
@@ -139,36 +170,39 @@ export class Transactions {
       return transaction === undefined ? effect : AnyTransaction.afterCommit(transaction, effect)
     })
 
-  /** Runs a write and sees to what it touched. `atomic`: a refusal by the server means that nothing was done. */
+  /** Runs a write and sees to what it touched. */
   write<A, E, R>(
     fiber: Fiber.Fiber<unknown, unknown>,
     run: Effect.Effect<A, E, R>,
-    targets: Dependency.Targets,
-    atomic: boolean
+    writing: Writing
   ): Effect.Effect<A, E, R> {
-    const collected = this.collect(fiber, targets)
-    if (collected !== undefined) return Effect.andThen(collected, run)
-    this.byHand?.add(targets)
-    return Effect.onExit(run, (exit) => this.settle(exit, targets, atomic))
+    const { answered, targets } = writing
+    const begin = this.beginning(fiber)
+    if (begin === undefined) {
+      this.byHand?.add(targets)
+      return Effect.onExit(run, (exit) => this.settle(exit, writing))
+    }
+    return Effect.flatMap(
+      begin(targets),
+      (know) => answered === undefined ? run : Effect.tap(run, (answer) => Effect.sync(() => know(answered(answer))))
+    )
   }
 
   /** As `write`, for rows that come as a stream. */
-  writeStream<A, E, R>(
-    stream: Stream.Stream<A, E, R>,
-    targets: Dependency.Targets,
-    atomic: boolean
-  ): Stream.Stream<A, E, R> {
+  writeStream<A, E, R>(stream: Stream.Stream<A, E, R>, writing: Writing): Stream.Stream<A, E, R> {
+    const { targets } = writing
+    const known: Writing = { ...writing, answered: undefined }
     return Stream.unwrap(Effect.withFiber((fiber) => {
       const collected = this.collect(fiber, targets)
       if (collected !== undefined) return Effect.as(collected, stream)
       this.byHand?.add(targets)
-      return Effect.succeed(Stream.onExit(stream, (exit) => this.settle(exit, targets, atomic)))
+      return Effect.succeed(Stream.onExit(stream, (exit) => this.settle(exit, known)))
     }))
   }
 
   /** After a write outside a transaction. */
-  settle(exit: Exit.Exit<unknown, unknown>, targets: Dependency.Targets, atomic: boolean): Effect.Effect<void> {
-    if (Exit.isSuccess(exit)) return this.delivery.deliver(targets)
+  settle(exit: Exit.Exit<unknown, unknown>, { answered, atomic, targets }: Writing): Effect.Effect<void> {
+    if (Exit.isSuccess(exit)) return this.delivery.deliver(answered === undefined ? targets : answered(exit.value))
     if (!Outcome.refused(exit.cause)) return this.delivery.quarantine(targets)
     return atomic ? Effect.void : this.delivery.deliver(targets)
   }
@@ -203,7 +237,7 @@ export class Transactions {
           // Until it is delivered nothing is served: a read may have been sent into the transaction as it began.
           return touched === undefined || touched.isEmpty
             ? end
-            : Effect.andThen(this.settle(exit, touched.take(), false), end)
+            : Effect.andThen(this.settle(exit, { targets: touched.take(), atomic: false }), end)
         })
       default:
         return run
@@ -330,11 +364,28 @@ export class Transactions {
   }
 
   private collect(fiber: Fiber.Fiber<unknown, unknown>, targets: Dependency.Targets): Effect.Effect<void> | undefined {
+    const begin = this.beginning(fiber)
+    return begin === undefined ? undefined : Effect.map(begin(targets), (know) => know(targets))
+  }
+
+  /** Collects what a write touches as it begins, in a transaction, and gives what takes note of what it has touched. */
+  private beginning(
+    fiber: Fiber.Fiber<unknown, unknown>
+  ): ((targets: Dependency.Targets) => Effect.Effect<(known: Dependency.Targets) => void>) | undefined {
     if (!this.isInBase(fiber)) return undefined
     const touched = fiber.getRef(this.current)
+    if (touched !== undefined) return (targets) => Effect.sync(() => touched.begin(targets))
     // A transaction of the base client, begun around the decorated one.
-    if (touched === undefined) return this.client.afterCommit(this.delivery.deliver(targets))
-    return Effect.sync(() => touched.add(targets))
+    return (targets) =>
+      Effect.suspend(() => {
+        let last = targets
+        return Effect.as(
+          this.client.afterCommit(Effect.suspend(() => this.delivery.deliver(last))),
+          (known: Dependency.Targets) => {
+            last = known
+          }
+        )
+      })
   }
 }
 
@@ -353,8 +404,35 @@ export interface SessionControl {
 /** How a statement acts on what is cached, as far as a connection has to know. */
 export type Effects =
   | { readonly _tag: "Nothing" }
-  | { readonly _tag: "Writes"; readonly targets: Dependency.Targets; readonly atomic: boolean }
+  | Writes
   | SessionControl
+
+export interface Writes {
+  readonly _tag: "Writes"
+  /** With any parameters. */
+  readonly targets: Dependency.Targets
+  readonly atomic: boolean
+  /** With its parameters, and with the rows it has returned where those are at hand. */
+  readonly narrow?:
+    | ((parameters: ReadonlyArray<unknown>, answer: ReadonlyArray<unknown> | undefined) => Dependency.Targets)
+    | undefined
+}
+
+/** What a statement writes with these parameters. */
+export const writingOf = ({ atomic, narrow, targets }: Writes, parameters: ReadonlyArray<unknown>): Writing => {
+  if (narrow === undefined) return { targets, atomic }
+  const narrowed = (answer: unknown) => narrow(parameters, Array.isArray(answer) ? answer : undefined)
+  if (parameters.every(isFixedValue)) return { targets: narrowed(undefined), atomic, answered: narrowed }
+  // What can be changed may be before it is sent.
+  const key = localKey(parameters)
+  return {
+    targets,
+    atomic,
+    answered: (answer) => key !== undefined && localKey(parameters) === key ? narrowed(answer) : targets
+  }
+}
+
+const isFixedValue = (value: unknown): boolean => typeof value !== "object" || value === null
 
 /**
  * A reserved connection, on which a program may begin and end transactions by
@@ -388,10 +466,19 @@ export const observeConnection = (
     })
 
   // Called when a statement starts: what is to be done when it has ended.
-  const watch = (effects: Effects): ((exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>) | undefined => {
+  const watch = (
+    effects: Effects,
+    params: ReadonlyArray<unknown>
+  ): ((exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>) | undefined => {
     if (effects._tag === "Writes") {
-      if (open === undefined) return (exit) => transactions.settle(exit, effects.targets, effects.atomic)
-      open.add(effects.targets)
+      const writing = writingOf(effects, params)
+      if (open === undefined) return (exit) => transactions.settle(exit, writing)
+      const know = open.begin(writing.targets)
+      const { answered } = writing
+      return answered === undefined ? undefined : (exit) =>
+        Effect.sync(() => {
+          if (Exit.isSuccess(exit)) know(answered(exit.value))
+        })
     } else if (effects._tag === "Session") {
       const touched = open
       switch (effects.control) {
@@ -407,7 +494,7 @@ export const observeConnection = (
         case "commit":
           open = effects.chain ? new Touched("") : undefined
           if (touched !== undefined && !touched.isEmpty) {
-            return (exit) => transactions.settle(exit, touched.take(), true)
+            return (exit) => transactions.settle(exit, { targets: touched.take(), atomic: true })
           }
           break
         case "rollback":
@@ -420,25 +507,29 @@ export const observeConnection = (
     }
     return undefined
   }
-  const observe = <A, E>(sql: string, run: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  const observe = <A, E>(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    run: Effect.Effect<A, E>
+  ): Effect.Effect<A, E> =>
     Effect.suspend(() => {
       const { changes, effects } = look(sql, isAnywhere)
-      const after = watch(effects)
+      const after = watch(effects, params)
       const watched = after === undefined ? run : Effect.onExit(run, after)
       return changes === undefined ? watched : Effect.andThen(note(changes), watched)
     })
 
   const overrides: Partial<Connection> = {
-    execute: (sql, params, transformRows) => observe(sql, connection.execute(sql, params, transformRows)),
-    executeRaw: (sql, params) => observe(sql, connection.executeRaw(sql, params)),
-    executeValues: (sql, params) => observe(sql, connection.executeValues(sql, params)),
-    executeValuesUnprepared: (sql, params) => observe(sql, connection.executeValuesUnprepared(sql, params)),
+    execute: (sql, params, transformRows) => observe(sql, params, connection.execute(sql, params, transformRows)),
+    executeRaw: (sql, params) => observe(sql, params, connection.executeRaw(sql, params)),
+    executeValues: (sql, params) => observe(sql, params, connection.executeValues(sql, params)),
+    executeValuesUnprepared: (sql, params) => observe(sql, params, connection.executeValuesUnprepared(sql, params)),
     executeUnprepared: (sql, params, transformRows) =>
-      observe(sql, connection.executeUnprepared(sql, params, transformRows)),
+      observe(sql, params, connection.executeUnprepared(sql, params, transformRows)),
     executeStream: (sql, params, transformRows) =>
       Stream.unwrap(Effect.suspend(() => {
         const { changes, effects } = look(sql, isAnywhere)
-        const after = watch(effects)
+        const after = watch(effects, params)
         const stream = connection.executeStream(sql, params, transformRows)
         const watched = after === undefined ? stream : Stream.onExit(stream, after)
         return Effect.as(changes === undefined ? Effect.void : note(changes), watched)

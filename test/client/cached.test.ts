@@ -160,7 +160,7 @@ layer(Postgres.layerServer())("QueryCache.cached", (it) => {
         const rows = yield* query
         yield* nameOf(sql, 2).pipe(QueryCache.cached())
         yield* sql`SELECT random()`.pipe(QueryCache.cached())
-        yield* sql`UPDATE users SET name = 'x' WHERE id = 3`
+        yield* sql`UPDATE users SET name = 'x' WHERE id > 2`
         yield* query
         return rows
       }))

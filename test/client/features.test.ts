@@ -158,6 +158,8 @@ layer(Postgres.layerServer())("A PgClient through the cache", (it) => {
       assert.deepStrictEqual(yield* fateOf(values), ["miss", [[1]]])
       assert.deepStrictEqual(yield* fateOf(values), ["hit", [[1]]])
       yield* sql`INSERT INTO orders ${sql.insert({ id: 13, userId: 3, total: 5 })}`
+      assert.deepStrictEqual(yield* fates(Effect.all([cached, untransformed, values])), ["hit", "hit", "hit"])
+      yield* sql`UPDATE orders SET ${sql.update({ userId: 2, id: 10 }, ["id"])} WHERE id = 10`
       assert.deepStrictEqual(yield* fates(Effect.all([cached, untransformed, values])), ["miss", "miss", "miss"])
     }).pipe(Effect.provide(clients({ client: transforms }))))
 
@@ -328,10 +330,15 @@ layer(Postgres.layerServer())("A PgClient through the cache", (it) => {
         { concurrency: "unbounded" }
       )
       assert.deepStrictEqual(inserted.map((user) => user.id), [7, 8])
-      assert.deepStrictEqual(yield* fates(both), ["miss"])
+      assert.deepStrictEqual(yield* fates(both), ["hit"])
       assert.deepStrictEqual(yield* fates(orders), ["hit"])
+      const more = Effect.forEach([1, 7], SqlResolver.request(byId), { concurrency: "unbounded" }).pipe(
+        QueryCache.cached()
+      )
+      assert.deepStrictEqual(yield* fates(more), ["miss"])
       yield* Effect.forEach([7, 8], SqlResolver.request(remove), { concurrency: "unbounded" })
-      assert.deepStrictEqual(yield* fates(both), ["miss"])
+      assert.deepStrictEqual(yield* fates(both), ["hit"])
+      assert.deepStrictEqual(yield* fates(Effect.exit(more)), ["miss"])
       // In a transaction the batch runs on its connection and stays out of the cache.
       yield* Effect.exit(sql.withTransaction(Effect.gen(function*() {
         yield* sql`UPDATE users SET name = 'Mallory' WHERE id = 1`

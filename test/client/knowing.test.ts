@@ -3,7 +3,9 @@ import type { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
 import { CachedSqlClient, CacheStore, Fingerprinter, Invalidator, QueryAnalyzer, QueryCache } from "effect-query-cache"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as SqlClient from "effect/sql/SqlClient"
 import * as TestClock from "effect/testing/TestClock"
@@ -70,16 +72,53 @@ layer(Postgres.layerServer())("the catalog is known", (it) => {
         if (how === "when asked for") {
           yield* Invalidator.invalidate({ all: true })
         } else {
+          // By what was known it wrote to `users` alone.
+          yield* rename(sql)
+          assert.deepStrictEqual(yield* fates(orders(sql)), ["hit"])
+          yield* base`DELETE FROM orders WHERE id = 12`
           yield* TestClock.adjust("61 seconds")
           yield* users(sql)
-          // It is being read, and nobody waits for it.
-          while ((yield* QueryCache.explain(rename(sql))).dependencies.length < 2) yield* Effect.yieldNow
+          // It is being read, and nobody waits for it. When it is known, nothing is served that was read before.
+          while (!(yield* QueryCache.explain(rename(sql))).dependencies.includes("orders")) yield* Effect.yieldNow
+          while ((yield* fates(orders(sql)))[0] !== "hit") yield* Effect.yieldNow
+          assert.deepStrictEqual((yield* orders(sql)).map((row) => row.id), [10, 11, 13])
+          yield* base`UPDATE orders SET id = 12 WHERE id = 13`
+          yield* Invalidator.invalidate({ tables: ["orders"] })
         }
         yield* orders(sql)
         yield* rename(sql)
         assert.deepStrictEqual((yield* orders(sql)).length, 4)
       }).pipe(Effect.provide(clients({ cache: { policy: { timeToLive: "1 day" } } }))))
   }
+
+  it.effect("a write that waits for a change of the schema may have written anything", () =>
+    Effect.gen(function*() {
+      const base = yield* Base
+      const sql = yield* SqlClient.SqlClient
+      for (const write of [rename(sql), sql.withTransaction(rename(sql))]) {
+        yield* base`DROP FUNCTION IF EXISTS more() CASCADE`
+        yield* base`DELETE FROM orders WHERE id = 13`
+        yield* Invalidator.invalidate({ all: true })
+        yield* orders(sql)
+        const changed = yield* Deferred.make<void>()
+        const blocked = yield* Deferred.make<void>()
+        const changing = yield* Effect.forkChild(sql.withTransaction(Effect.gen(function*() {
+          // So slow that what is read meanwhile is read before it has written.
+          yield* sql.unsafe(trigger[0]!.replace("BEGIN", "BEGIN PERFORM pg_sleep(0.2);"))
+          yield* sql.unsafe(trigger[1]!)
+          yield* Deferred.succeed(changed, undefined)
+          yield* Deferred.await(blocked)
+        })))
+        yield* Deferred.await(changed)
+        const writing = yield* Effect.forkChild(write, { startImmediately: true })
+        while ((yield* base`SELECT 1 FROM pg_locks WHERE NOT granted`).length === 0) yield* Effect.yieldNow
+        yield* Deferred.succeed(blocked, undefined)
+        yield* Fiber.join(changing)
+        assert.strictEqual((yield* orders(sql)).length, 3)
+        yield* Fiber.join(writing)
+        assert.strictEqual((yield* orders(sql)).length, 4)
+      }
+    }).pipe(Effect.provide(clients())))
 
   it.effect("a changed view is another query", () =>
     Effect.gen(function*() {
@@ -168,5 +207,11 @@ layer(Postgres.layerServer())("the catalog is known", (it) => {
       assert.deepStrictEqual(yield* fateOf(late), ["miss", [{ late: 0 }]])
       yield* sql`INSERT INTO late VALUES (1)`
       assert.deepStrictEqual(yield* fateOf(late), ["miss", [{ late: 1 }]])
+      yield* base`CREATE TABLE later (id int)`
+      yield* sql`INSERT INTO later VALUES (1)`
+      // Others have changed the schema, nobody knows when.
+      assert.deepStrictEqual(yield* fates(users(sql)), ["miss"])
+      yield* sql`INSERT INTO later VALUES (1)`
+      assert.deepStrictEqual(yield* fates(users(sql)), ["hit"])
     }).pipe(Effect.provide(clients())))
 })

@@ -312,7 +312,7 @@ layer(Postgres.layerServer())("Review", (it) => {
         assert.strictEqual(yield* told(now), strategy === "all" ? "bypass time-dependent" : "cached")
         assert.strictEqual(yield* told(QueryCache.cached(now)), "cached")
         const { dependencies, fingerprint } = yield* QueryCache.explain(QueryCache.cached(query, policy))
-        assert.deepStrictEqual(dependencies, ["#t", "users"])
+        assert.deepStrictEqual(dependencies, ["#t", "users(id=\"1\")"])
         assert.strictEqual(
           fingerprint,
           (yield* QueryCache.withInfo(QueryCache.cached(query, policy)))[0][0]!.fingerprint

@@ -416,7 +416,7 @@ layer(servers)("Connections that are lost", (it) => {
     Effect.gen(function*() {
       const { rename, sql } = yield* setUp
       const proxy = yield* Proxy.Proxy
-      const grace = nameOf(sql, 2).pipe(QueryCache.cached())
+      const grace = sql`SELECT name FROM users WHERE id > 1 AND id < 3`.pipe(QueryCache.cached())
       yield* proxy.arm("UPDATE users", "lose")
       const [exit] = yield* Effect.all([Effect.exit(rename), grace], { concurrency: "unbounded" })
       assert.isTrue(Exit.isFailure(exit))

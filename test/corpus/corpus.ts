@@ -47,7 +47,8 @@ export const compare = async (database: PGlite, subject: Subject, sql: string): 
   const isFound = (table: string, names: ReadonlyArray<string>): boolean =>
     names.includes(table) || parts.some(({ child, parent }) => child === table && isFound(parent, names))
   if (visited.written.size > 0) {
-    const targets = await attempt(subject.write(sql, parameters))
+    // There are no rows: what is returned would tell that nothing was written.
+    const targets = await attempt(subject.write(sql, parameters, { raw: true }))
     if (targets === undefined) return { _tag: "Invalid" }
     const { all, images, stamps } = targets.value
     const names = [...stamps, ...images.map(({ table }) => table)]

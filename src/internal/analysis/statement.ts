@@ -2,7 +2,8 @@
  * From the syntax tree of a text to its analysis.
  */
 import { fromRelation } from "../../Dependency.ts"
-import type { Analysis, Refused, Session, Write } from "../../QueryAnalyzer.ts"
+import type { Analysis, Read, Refused, Session, Write } from "../../QueryAnalyzer.ts"
+import { narrowReads, narrowWrites, type Reached } from "../conjunctions/narrow.ts"
 import type { Node } from "./parser.ts"
 import { changesNames, discarded, type Setting, settingsOf } from "./settings.ts"
 import * as Walk from "./walk.ts"
@@ -33,8 +34,12 @@ export interface Verdict {
   readonly timeDependent: boolean
   /** What it leaves behind in its session. */
   readonly settings: ReadonlyArray<Setting>
+  /** Whether a name in it means nothing, where it is known what names mean. */
+  readonly isDoubtful?: boolean | undefined
   /** Tells one definition of all that it reaches from another, where definitions are known. */
   readonly schema?: string | undefined
+  /** What rows of it are read and written is told by this, where definitions are known. */
+  readonly reached?: Reached | undefined
 }
 
 export type Judge = (facts: Walk.Facts) => Verdict
@@ -65,7 +70,7 @@ const dependencies = (names: Iterable<Walk.Name>): ReadonlyArray<string> => [
 
 /** A statement before the names in it are judged. */
 export type Draft =
-  | { readonly _tag: "Query"; readonly facts: Walk.Facts }
+  | { readonly _tag: "Query"; readonly facts: Walk.Facts; readonly statement?: Node | undefined }
   | { readonly _tag: "Call"; readonly facts: Walk.Facts }
   /** A statement around a query whose answer is not the query's. */
   | { readonly _tag: "Around"; readonly what: string; readonly inner: Draft }
@@ -122,7 +127,7 @@ export const draft = (statement: Node, declared: Walk.Declared): Draft => {
     case "DeleteStmt":
     case "MergeStmt": {
       const facts = Walk.walk(statement, declared)
-      if (!facts.createsTable) return { _tag: "Query", facts }
+      if (!facts.createsTable) return { _tag: "Query", facts, statement }
       const name = temporary((node.intoClause as Node | undefined)?.rel)
       return name === undefined
         ? known({ _tag: "Ddl" })
@@ -268,7 +273,8 @@ const conclude = (draft: Draft, judge: Judge): Analysis => {
     case "Around": {
       // What is left is what the query writes.
       const inner = conclude(draft.inner, judge)
-      return inner._tag === "Write" || inner._tag === "Ddl" ? inner : changing(
+      if (inner._tag === "Write") return withoutRows(inner)
+      return inner._tag === "Ddl" ? inner : changing(
         refused("not-a-query", draft.what, inner._tag === "Refused" ? inner.writes : "nothing"),
         inner._tag === "Read" ? [] : inner.changes?.settings ?? []
       )
@@ -278,29 +284,51 @@ const conclude = (draft: Draft, judge: Judge): Analysis => {
       const made = inner._tag === "Read" || inner._tag === "Refused" && inner.writes === "nothing"
         ? changing(other, inner._tag === "Read" ? [] : inner.changes?.settings ?? [])
         : inner
-      return changing(made, [], [draft.name])
+      return changing(withoutRows(made), [], [draft.name])
     }
     case "Query": {
       const verdict = judge(draft.facts)
-      return changing(concludeQuery(draft.facts, verdict), verdict.settings)
+      return changing(doubting(concludeQuery(draft.facts, verdict, draft.statement), verdict), verdict.settings)
     }
     case "Call": {
-      const { opaque, reads, settings, writes } = judge(draft.facts)
-      return changing(write(writes, { reads, culprit: opaque, atomic: false }), settings)
+      const verdict = judge(draft.facts)
+      const { opaque, reads, settings, writes } = verdict
+      return changing(doubting(write(writes, { reads, culprit: opaque, atomic: false }), verdict), settings)
     }
   }
 }
 
-const concludeQuery = (facts: Walk.Facts, verdict: Verdict): Analysis => {
-  const { objections, opaque, reads, schema, timeDependent } = verdict
+const doubting = (analysis: Analysis, { isDoubtful }: Verdict): Analysis =>
+  isDoubtful === true && (analysis._tag === "Write" || analysis._tag === "Refused")
+    ? { ...analysis, doubtful: true }
+    : analysis
+
+/** Where the answer is not that of the query, or its parameters are not those of the text, nothing but tables is known. */
+export const withoutRows = (analysis: Analysis): Analysis =>
+  "rows" in analysis ? { ...analysis, rows: undefined } : analysis
+
+const concludeQuery = (facts: Walk.Facts, verdict: Verdict, statement: Node | undefined): Analysis => {
+  const { objections, opaque, reached, reads, schema, timeDependent } = verdict
   const writes = [...verdict.writes]
-  if (facts.writes.size > 0 || writes.length > 0) return write(writes, { reads, culprit: opaque })
+  if (facts.writes.size > 0 || writes.length > 0) {
+    const written = write(writes, { reads, culprit: opaque })
+    const rows = written.all || statement === undefined || reached === undefined
+      ? undefined
+      : narrowWrites(statement, reached)
+    return rows === undefined ? written : { ...written, rows }
+  }
   const objection = objections.find(({ mayWrite }) => mayWrite) ?? objections.find(({ isScoped }) => !isScoped)
   if (objection !== undefined) {
     return refused(objection.code, objection.detail, objection.mayWrite ? "anything" : "nothing")
   }
-  const plain: Analysis = { _tag: "Read", tables: [...reads].sort(), timeDependent }
-  const read = schema === undefined ? plain : { ...plain, schema }
+  const rows = statement === undefined || reached === undefined ? undefined : narrowReads(statement, reached)
+  const read: Read = {
+    _tag: "Read",
+    tables: [...reads].sort(),
+    timeDependent,
+    ...(schema === undefined ? undefined : { schema }),
+    ...(rows === undefined ? undefined : { rows })
+  }
   if (objections.length === 0) return read
   const { code, detail } = objections[0]
   return { ...read, scoped: { code, detail } }

@@ -76,7 +76,9 @@ export interface Answer {
     ]
   >
   readonly support: Rows<[routine: number, called: number]>
-  readonly operators: Rows<[schema: string, name: string, routine: number]>
+  readonly operators: Rows<
+    [schema: string, name: string, routine: number, left: string | null, right: string | null]
+  >
   readonly ambient: Rows<[routine: number]>
 }
 
@@ -188,10 +190,23 @@ export const make = (answer: Answer): Catalog => {
   }
 
   const operators = new Map<string, Array<Operator>>()
-  for (const [schema, name, routine] of answer.operators) push(operators, name, { schema, name, function: routine })
+  for (const [schema, name, routine, left, right] of answer.operators) {
+    push(operators, name, { schema, name, function: routine, left: left ?? undefined, right: right ?? undefined })
+  }
 
+  const lasting = Array.from(relations.values(), ({ schema, signature }) => schema === "pg_temp" ? "" : signature)
+  const { ambient, path, setting, user } = answer
   return {
     version: digest(JSON.stringify(answer)),
+    lasting: digest(JSON.stringify([
+      lasting.filter((signature) => signature !== ""),
+      Array.from(functions.values(), ({ signature }) => signature),
+      answer.operators,
+      ambient,
+      path,
+      setting,
+      user
+    ])),
     user: answer.user,
     searchPath: answer.path,
     searchPathSetting: answer.setting,

@@ -11,6 +11,8 @@ import { fromRelation } from "../../Dependency.ts"
 export interface Catalog {
   /** Equal for equal schemas, whichever process read them. */
   readonly version: string
+  /** The same, but for temporary tables. */
+  readonly lasting: string
   /** Who the pool's connections are, and what their search_path resolves to: existing schemas in order. */
   readonly user: string
   readonly searchPath: ReadonlyArray<string>
@@ -157,6 +159,9 @@ export interface Operator {
   readonly schema: string
   readonly name: string
   readonly function: number
+  /** The types it takes, named as those of columns. Base types outside `pg_catalog` are left out. */
+  readonly left: string | undefined
+  readonly right: string | undefined
 }
 
 /** How dependencies name a relation. */

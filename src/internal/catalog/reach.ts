@@ -38,6 +38,7 @@ import { isBuiltIn } from "../analysis/functions.ts"
 import type { Setting } from "../analysis/settings.ts"
 import type { Verdict } from "../analysis/statement.ts"
 import * as Walk from "../analysis/walk.ts"
+import type { Without } from "../conjunctions/rules.ts"
 import type { Bodies, Body } from "./bodies.ts"
 import { digest } from "./digest.ts"
 import {
@@ -65,6 +66,8 @@ export interface Schema {
   readonly declared: Walk.Declared
   /** Names of temporary tables that connections of the pool may have. */
   readonly temporary: ReadonlySet<string>
+  /** Rules of row dependencies that are left out. */
+  readonly without?: Without | undefined
 }
 
 /** Stamped by writes that go by the name alone, and read by those who know the schema and it is not `public`. */
@@ -105,7 +108,7 @@ export const judge = (schema: Schema, path: Path) => (facts: Walk.Facts): Verdic
   const reach = new Reach(schema)
   reach.facts(facts, path, true)
   for (const oid of schema.catalog.ambient) reach.routineOf(oid, path, true)
-  return reach.verdict()
+  return reach.verdict(path)
 }
 
 /** Stamps of a relation that a program names, and of everything under it. */
@@ -129,16 +132,22 @@ class Reach {
   private readonly signatures = new Set<string>()
   private readonly done = new Set<string>()
   private readonly settings: Array<Setting> = []
+  private readonly written = new Map<Relation, ReadonlyArray<string>>()
+  private readonly indirectly = new Set<Relation>()
+  /** How many steps lie between the statement and what is looked at. */
+  private steps = 0
   private opaque: string | undefined
   private timeDependent = false
+  /** Whether a name means nothing, by what is known. */
+  private isDoubtful = false
 
   constructor(schema: Schema) {
     this.schema = schema
     this.catalog = schema.catalog
   }
 
-  verdict(): Verdict {
-    const { objections, opaque, reads, settings, timeDependent, writes } = this
+  verdict(path: Path): Verdict {
+    const { indirectly, isDoubtful, objections, opaque, reads, settings, timeDependent, writes, written } = this
     return {
       reads,
       writes,
@@ -146,8 +155,20 @@ class Reach {
       objections,
       timeDependent,
       settings,
-      schema: digest([...this.signatures].sort().join())
+      isDoubtful,
+      schema: digest([...this.signatures].sort().join()),
+      reached: path.isCertain
+        ? { catalog: this.catalog, searchPath: path.schemas, indirectly, written, without: this.schema.without }
+        : undefined
     }
+  }
+
+  /** What is done on the way is not in the words of the statement. */
+  private indirect<A>(run: () => A): A {
+    this.steps++
+    const result = run()
+    this.steps--
+    return result
   }
 
   /** `isAsked`: its rows are part of the answer. Otherwise all that matters is what it writes. */
@@ -210,11 +231,13 @@ class Reach {
     for (const relation of relations) this.read(relation, path, isAsked)
     // Those of the system are objected to by their names.
     if (relations.length === 0 && isAsked && !isTemporary && !Walk.isCatalog(name)) {
+      this.isDoubtful = true
       this.object("unknown-relation", shown(name))
     }
   }
 
   read(relation: Relation, path: Path, isAsked: boolean): void {
+    if (this.steps > 0) this.indirectly.add(relation)
     if (!this.once("read", relation.oid, isAsked, path.isSecured)) return
     this.signatures.add(relation.signature)
     if (isAsked) { for (const stamp of readStamps(this.catalog, relation)) this.reads.add(stamp) }
@@ -248,7 +271,7 @@ class Reach {
 
   private body(body: Body, owner: string, path: Path, isAsked: boolean): void {
     if (body.opaque !== undefined) this.obscure(`${owner} ${body.opaque}`, isAsked)
-    for (const facts of body.facts) this.facts(facts, path, isAsked)
+    this.indirect(() => body.facts.forEach((facts) => this.facts(facts, path, isAsked)))
   }
 
   private obscure(culprit: string, isAsked: boolean): void {
@@ -270,6 +293,7 @@ class Reach {
       }
     }
     if (isKnown) return
+    this.isDoubtful = true
     this.opaque ??= shown(name)
     if (isAsked) {
       this.objections.push({ code: "unknown-function", detail: shown(name), mayWrite: true, isScoped: false })
@@ -290,9 +314,11 @@ class Reach {
       Walk.vouchedFor(this.schema.declared, `${schema}.${name}`)
     if (vouched !== undefined) {
       if (isAsked && !vouched.isStable) this.object("volatile-function", name)
-      for (const target of vouched.writes) {
-        for (const operation of anyChange) this.writeName(target, operation, undefined, path)
-      }
+      this.indirect(() => {
+        for (const target of vouched.writes) {
+          for (const operation of anyChange) this.writeName(target, operation, undefined, path)
+        }
+      })
       return
     }
     if (routine.kind === "aggregate" || routine.kind === "window") {
@@ -323,13 +349,23 @@ class Reach {
   private writeName(name: Walk.Name, operation: Walk.Operation, assigned: Columns, path: Path): void {
     const relations = this.resolve(name, path)
     for (const relation of relations) this.write(relation, operation, assigned, path)
-    if (relations.length === 0 && !this.isTemporary(name)) this.opaque ??= `the unknown relation ${shown(name)}`
+    if (this.isTemporary(name)) {
+      // It may have triggers of its own, if it is a session's of this pool.
+      const own = this.catalog.byName.get("pg_temp")?.get(name.name)
+      if (own !== undefined) this.write(own, operation, assigned, path)
+    } else if (relations.length === 0) {
+      this.isDoubtful = true
+      this.opaque ??= `the unknown relation ${shown(name)}`
+    }
   }
 
   private write(relation: Relation, operation: Walk.Operation, assigned: Columns, path: Path): void {
+    if (this.steps > 0) this.indirectly.add(relation)
     const columns = operation === "update" && assigned !== undefined ? [...assigned].sort().join() : "*"
     if (!this.once("write", relation.oid, operation, columns)) return
-    for (const stamp of writeStamps(this.catalog, relation, operation)) this.writes.add(stamp)
+    const stamps = writeStamps(this.catalog, relation, operation)
+    this.written.set(relation, [...this.written.get(relation) ?? [], ...stamps])
+    for (const stamp of stamps) this.writes.add(stamp)
     for (const rule of relation.rules) {
       if (rule.event === operation || rule.event === "other") {
         this.body(this.schema.bodies.text(rule.definition), rule.name, printed, false)
@@ -339,7 +375,7 @@ class Reach {
       const isInstead = this.fire(relation.triggers, operation, path, (trigger) => trigger.timing === "instead")
       this.fire(relation.triggers, operation, path, () => true)
       const base = isInstead ? undefined : this.schema.bodies.base(relation)
-      if (base !== undefined) this.writeName(base, operation, undefined, printed)
+      if (base !== undefined) this.indirect(() => this.writeName(base, operation, undefined, printed))
       return
     }
     if (relation.kind === "materialized") {
@@ -358,7 +394,7 @@ class Reach {
         const effect = effectOn(key, operation)
         const child = effect === undefined ? undefined : this.catalog.relations.get(key.from)
         if (child === undefined || operation === "update" && !mayAssign(one, assigned, key.references)) continue
-        this.write(child, effect!, new Set(key.columns), path)
+        this.indirect(() => this.write(child, effect!, new Set(key.columns), path))
       }
     }
     if (operation === "update" && relation.kind === "partitioned") {

@@ -41,6 +41,11 @@ export class Unreadable {
 const list = (row: string, from: string): string =>
   `(SELECT coalesce(json_agg(json_build_array(${row})), '[]') FROM ${from})`
 
+const argument = (column: string): string =>
+  `(SELECT CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN t.typname::text
+    WHEN t.typtype IN ('e', 'd') THEN n.nspname || '.' || t.typname END
+    FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = o.${column})`
+
 // The order makes the answer the same for everybody who asks.
 const query = `
 WITH session AS MATERIALIZED (
@@ -214,9 +219,10 @@ SELECT json_build_object(
 },
   'operators', ${
   list(
-    `o.name, o.oprname, o.oprcode::oid::int8`,
+    `o.name, o.oprname, o.oprcode::oid::int8, o.leftname, o.rightname`,
     `(
-      SELECT o.oprname, o.oprcode, space.name FROM pg_operator o JOIN space ON space.oid = o.oprnamespace
+      SELECT o.oprname, o.oprcode, space.name, ${argument("oprleft")} AS leftname, ${argument("oprright")} AS rightname
+      FROM pg_operator o JOIN space ON space.oid = o.oprnamespace
       WHERE o.oprcode <> 0 ORDER BY o.oprname, o.oid
     ) o`
   )

@@ -20,6 +20,8 @@ import { read, Unreadable } from "./read.ts"
 export interface Source {
   /** What is known now; nothing before the first answer and after a change until the next; or that it cannot be known. */
   readonly current: Catalog | "unknown" | "unreadable"
+  /** Grows when something else holds. */
+  readonly generation: number
   /** Waits for an answer, or until it is clear that there is none for now. */
   readonly settled: Effect.Effect<void>
   /** Reads it again, and waits as long as that takes. */
@@ -38,6 +40,8 @@ const suspicionMillis = 1000
 export const make = Effect.fnUntraced(function*(options: {
   readonly client: PgClient.PgClient
   readonly interval: Duration.Duration
+  /** Done when others are found to have changed the schema, some time ago. */
+  readonly overtaken: Effect.Effect<void>
 }): Effect.fn.Return<Source, never, Scope.Scope> {
   const intervalMillis = Duration.toMillis(options.interval)
   let current: Source["current"] = "unknown"
@@ -50,10 +54,16 @@ export const make = Effect.fnUntraced(function*(options: {
   let dueMillis = Infinity
   const answered = Latch.makeUnsafe(false)
 
-  const set = (next: Source["current"]): void => {
-    const isSame = typeof current === "object" && typeof next === "object" && current.version === next.version
-    if (isSame || current === next) return
+  let generation = 0
+  /** Tells whether what was known until now did no longer hold. */
+  const set = (next: Source["current"]): boolean => {
+    const last = current
+    const isKnown = typeof last === "object" && typeof next === "object"
+    if (last === next || isKnown && last.version === next.version) return false
+    const isOvertaken = isKnown && last.lasting !== next.lasting
     current = next
+    if (!isKnown || isOvertaken) generation++
+    return isOvertaken
   }
 
   const load = Effect.gen(function*() {
@@ -66,15 +76,17 @@ export const make = Effect.fnUntraced(function*(options: {
     isLoading = false
     if (asked !== changes) return
     if (Exit.isSuccess(exit)) {
-      set(exit.value)
       warned = false
-    } else if (isDenied(exit.cause)) {
-      set("unreadable")
-      if (!warned) {
+      if (set(exit.value)) yield* options.overtaken
+    } else {
+      if (isDenied(exit.cause)) set("unreadable")
+      if (typeof current === "string" && !warned) {
         warned = true
         yield* Effect.logWarning(
-          "The database's catalog cannot be read: queries are cached by the tables they name, and every write " +
-            "invalidates all of them",
+          current === "unreadable"
+            ? "The database's catalog cannot be read: queries are cached by the tables they name, and every write " +
+              "invalidates all of them"
+            : "The database's catalog could not be read: until it is, nothing is served from the cache",
           exit.cause
         )
       }
@@ -92,6 +104,9 @@ export const make = Effect.fnUntraced(function*(options: {
   return {
     get current() {
       return current
+    },
+    get generation() {
+      return generation
     },
     settled: Effect.suspend(() => {
       if (current !== "unknown") return Effect.void
@@ -115,13 +130,14 @@ export const make = Effect.fnUntraced(function*(options: {
         return
       }
       changes++
+      generation++
       set("unknown")
       wanted.openUnsafe()
     }
   }
 })
 
-// A defect, insufficient privilege, or no such table, column or function.
+// A defect, insufficient privilege, no such table, column or function, or nothing that is supported.
 const isDenied = (cause: Cause.Cause<unknown>): boolean => {
   if (Cause.hasDies(cause)) return true
   const seen = new Set<unknown>()
@@ -130,7 +146,7 @@ const isDenied = (cause: Cause.Cause<unknown>): boolean => {
     seen.add(value)
     if (value instanceof Unreadable) return true
     const { cause, code, error, reason, reasons } = value as { readonly [field: string]: unknown }
-    if (typeof code === "string" && code.startsWith("42")) return true
+    if (typeof code === "string" && (code.startsWith("42") || code.startsWith("0A"))) return true
     return [cause, error, reason, ...(Array.isArray(reasons) ? reasons : [])].some(visit)
   }
   return visit(cause)
