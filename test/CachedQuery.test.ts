@@ -401,9 +401,13 @@ describe("set and refresh", () => {
     Effect.gen(function*() {
       const { name, users } = yield* makeUsers()
       yield* Effect.exit(users.update(1, Effect.die("who knows")))
+      const { stats } = yield* QueryCache.QueryCache
+      const { fills } = yield* stats
       yield* users.refresh(1)
       yield* users.set(1, { id: 1, name: "set" })
       assert.deepStrictEqual(yield* statuses(name(1)), ["bypass unserved"])
+      // Other processes would serve it.
+      assert.strictEqual((yield* stats).fills, fills)
       yield* TestClock.adjust("30 seconds")
       assert.deepStrictEqual(yield* statuses(name(1)), ["miss"])
     }).pipe(Effect.provide([test, Logs.layer])))
