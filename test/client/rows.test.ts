@@ -102,6 +102,17 @@ const cases: ReadonlyArray<
       sql`UPDATE orders SET note = 'x' WHERE id = 1 RETURNING *`,
       sql`UPDATE orders SET note = 'x' WHERE id = 3 RETURNING *`
     ))],
+  [
+    "more rows than are told apart",
+    "one three first second open all",
+    (sql) =>
+      sql.withTransaction(
+        Effect.forEach([1_000, 2_000, 3_000], (from) =>
+          sql`INSERT INTO orders ${
+            sql.insert(Array.from({ length: 999 }, (_, i) => ({ id: from + i, user_id: 9, status: "x" })))
+          }`)
+      )
+  ],
   ["a reserved connection", "one first open all", (sql) =>
     Effect.scoped(Effect.flatMap(
       sql.reserve,
