@@ -1,6 +1,7 @@
 /** Row dependencies through the client: which answers a write leaves alone, in and out of transactions. */
 import { assert, layer } from "@effect/vitest"
 import { CachedSqlClient, CacheStore, QueryCache } from "effect-query-cache"
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as SqlClient from "effect/sql/SqlClient"
@@ -109,7 +110,11 @@ const cases: ReadonlyArray<
       sql.withTransaction(
         Effect.forEach([1_000, 2_000, 3_000], (from) =>
           sql`INSERT INTO orders ${
-            sql.insert(Array.from({ length: 999 }, (_, i) => ({ id: from + i, user_id: 9, status: "x" })))
+            sql.insert(Arr.makeBy(999, (i) => ({
+              id: from + i,
+              user_id: 9,
+              status: "x"
+            })))
           }`)
       )
   ],
