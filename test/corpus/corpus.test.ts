@@ -19,7 +19,7 @@ const withSubject = (
   withDatabase(create, async (database, client) => {
     await prepare(database)
     await Effect.runPromise(Effect.scoped(Effect.provide(
-      Effect.flatMap(Subject.make, (subject) => Effect.promise(() => body(database, subject))),
+      Effect.flatMap(Subject.make(), (subject) => Effect.promise(() => body(database, subject))),
       client
     )))
   })
@@ -30,7 +30,7 @@ describe("statements as programs have them", () => {
 
     it(
       `${name}: every relation of a plan is found`,
-      { timeout: 60_000 },
+      { timeout: 300_000 },
       () =>
         withSubject((database) => load(database, corpus), async (database, subject) => {
           for (const sql of corpus.statements) {
@@ -43,7 +43,7 @@ describe("statements as programs have them", () => {
 
     it(
       `${name}: and so it is where the text is written otherwise, or damaged`,
-      { timeout: 120_000 },
+      { timeout: 300_000 },
       () =>
         withSubject((database) => load(database, corpus), async (database, subject) => {
           const random = new Random(names.indexOf(name))
@@ -74,7 +74,7 @@ describe("statements as programs have them", () => {
   }
 })
 
-it("names are told apart, however they are written", { timeout: 120_000 }, () =>
+it("names are told apart, however they are written", { timeout: 300_000 }, () =>
   withSubject(
     async (database) => {
       for (const { quoted } of identifiers) await database.exec(`CREATE TABLE ${quoted} (id int PRIMARY KEY)`)

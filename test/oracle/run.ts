@@ -9,7 +9,7 @@ import * as Pglite from "../../examples/support/pglite.ts"
 import { Judge, type Miss, type Tally } from "./judge.ts"
 import { Queries } from "./queries.ts"
 import { Random } from "./random.ts"
-import { make } from "./subject.ts"
+import { type Change, make } from "./subject.ts"
 import { deal, makeWorld, type World } from "./world.ts"
 import { Writes } from "./writes.ts"
 
@@ -26,6 +26,8 @@ export interface Size {
 }
 
 export const usual: Size = { queries: 12, deals: 3, writes: 10, moreWrites: 220, rounds: 8 }
+
+export const small: Size = { queries: 30, deals: 1, writes: 25, moreWrites: 40, rounds: 6 }
 
 /** A database inside the process, as a client and by itself: both speak in one session. */
 export const withDatabase = async <A>(
@@ -50,7 +52,8 @@ export const runWorld = async (
   client: Layer.Layer<PgClient.PgClient>,
   seed: number,
   size: Size,
-  tally: Tally
+  tally: Tally,
+  change?: Change
 ): Promise<ReadonlyArray<Miss>> => {
   const world = makeWorld(seed)
   if (!await build(database, world)) {
@@ -60,20 +63,22 @@ export const runWorld = async (
   const random = new Random(seed + 2)
   return Effect.runPromise(Effect.scoped(Effect.provide(
     Effect.gen(function*() {
-      const subject = yield* make
+      const subject = yield* make(change)
       return yield* Effect.promise(async () => {
         const judge = new Judge(database, subject, world, tally)
         const queries = new Queries(random, world)
         const writes = new Writes(random, world)
-        for (let i = 0; i < size.deals; i++) {
+        // A mutant is told by its first miss.
+        const goesOn = (): boolean => change === undefined || judge.misses.length === 0
+        for (let i = 0; i < size.deals && goesOn(); i++) {
           // What the program itself does to the schema holds for what it asks next.
-          if (i > 0) { for (const change of world.changes[i - 1] ?? []) await judge.change(change) }
+          if (i > 0) { for (const ddl of world.changes[i - 1] ?? []) await judge.change(ddl) }
           for (const statement of deal(world, random)) await database.exec(statement)
           for (let j = 0; j < size.queries; j++) await judge.watch(queries.query(), random.chance(0.15))
           await judge.begin()
           await judge.noninterference(size.rounds)
-          for (let j = 0; j < size.writes; j++) await judge.write(writes.write(), true)
-          for (let j = 0; j < size.moreWrites; j++) await judge.write(writes.write(), false)
+          for (let j = 0; j < size.writes && goesOn(); j++) await judge.write(writes.write(), true)
+          for (let j = 0; j < size.moreWrites && goesOn(); j++) await judge.write(writes.write(), false)
           await judge.forget()
         }
         return judge.misses

@@ -8,6 +8,8 @@ import * as CachedSqlClient from "../../src/CachedSqlClient.ts"
 import * as CacheScope from "../../src/CacheScope.ts"
 import * as CacheStore from "../../src/CacheStore.ts"
 import type * as Dependency from "../../src/Dependency.ts"
+import * as Fingerprinter from "../../src/Fingerprinter.ts"
+import * as QueryAnalyzer from "../../src/QueryAnalyzer.ts"
 import * as QueryCache from "../../src/QueryCache.ts"
 import { reader } from "./world.ts"
 
@@ -26,8 +28,14 @@ export interface Subject {
   ) => Effect.Effect<Dependency.Targets, SqlError>
 }
 
+/** What an analyzer is bound to, changed: how a mutant comes to know less. */
+export type Change = (schema: QueryAnalyzer.BoundSchema) => QueryAnalyzer.BoundSchema
+
+// The parser takes longer to load than all the rest: once per process.
+const parsed = Effect.runSync(Effect.cached(Effect.provide(QueryAnalyzer.QueryAnalyzer, QueryAnalyzer.layer())))
+
 /** Over the client in the context, whose database has its tables. */
-export const make = Effect.gen(function*() {
+export const make = Effect.fnUntraced(function*(change: Change = (schema) => schema) {
   let asked: Dependency.DependencySet | undefined
   let told: Array<Dependency.Targets> = []
   const lease = { epoch: "", clock: 0 }
@@ -47,7 +55,16 @@ export const make = Effect.gen(function*() {
     changes: Stream.never
   })
   const context = yield* Layer.build(
-    CachedSqlClient.layer({ namespace: "oracle" }).pipe(Layer.provide(store))
+    CachedSqlClient.layerNoDeps({ namespace: "oracle" }).pipe(
+      Layer.provide([
+        store,
+        Fingerprinter.layer,
+        Layer.effect(
+          QueryAnalyzer.QueryAnalyzer,
+          Effect.map(parsed, ({ analyze, bind }) => ({ analyze, bind: (schema) => bind!(change(schema)) }))
+        )
+      ])
+    )
   )
   const sql = yield* Effect.provide(SqlClient.SqlClient, context)
   const inScope = CacheScope.provide({ role: reader })

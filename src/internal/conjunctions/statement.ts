@@ -12,7 +12,7 @@ import { type Clause, clausesOf, equality, isEquality, sameAs } from "./clauses.
 import { descend, type Inner, type Inside, type Item, type Outer, type Union, type Visitor } from "./items.ts"
 import * as Scope from "./scope.ts"
 import { isLimited, isTransparent } from "./transparency.ts"
-import { countNames } from "./tree.ts"
+import { countNames, isLeaf } from "./tree.ts"
 
 type Columns = Scope.Columns
 type Variable = Scope.Variable
@@ -114,9 +114,14 @@ export class Statement {
     clauses: ReadonlyArray<Clause>
   ): void {
     if (typeof node !== "object" || node === null || taken.has(node)) return
-    for (const [name, value] of Object.entries(node)) {
-      if (name === "SelectStmt" && !Array.isArray(node)) this.visit(this.query(value, scope).item, clauses)
-      else this.inside(value, scope, taken, clauses)
+    if (Array.isArray(node)) {
+      for (const value of node) this.inside(value, scope, taken, clauses)
+      return
+    }
+    for (const name in node) {
+      const value = (node as Node)[name]
+      if (name === "SelectStmt") this.visit(this.query(value as Node, scope).item, clauses)
+      else if (!isLeaf(name)) this.inside(value, scope, taken, clauses)
     }
   }
 
@@ -333,6 +338,8 @@ export class Statement {
       if (a.length !== 1 || b.length !== 1) return [name ?? "", Scope.opaque(node)] as const
       const [[, one], [, other]] = [a[0], b[0]]
       clauses.push([[equality(one, other)]])
+      // It is of a type that both can be brought to, and compared as such.
+      if (one.kind !== other.kind && !this.world.without.has("same-kind")) return [name!, Scope.opaque(node)] as const
       switch (node.jointype) {
         case "JOIN_FULL": {
           const variable = Scope.merge(one, other)
