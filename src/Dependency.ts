@@ -351,6 +351,19 @@ export const allTargets: Targets = { stamps: [], images: [], all: true }
 export const schemaTargets: Targets = { ...allTargets, schema: true }
 
 /**
+ * The same without what is known of rows: the tables of the images as wholes.
+ *
+ * @category sets
+ * @since 0.1.0
+ */
+export const asWholes = (targets: Targets): Targets => {
+  if (targets.images.length === 0) return targets
+  const stamps = new Set(targets.stamps)
+  for (const { table } of targets.images) stamps.add(table).add(wildcard(table))
+  return { ...targets, stamps: [...stamps], images: [] }
+}
+
+/**
  * The stamp that stands for every known row of a table.
  *
  * @category stamps

@@ -87,7 +87,9 @@ export const make = Effect.fnUntraced(function*(options: {
   const doubts = new Map<string, Doubt>()
   const pending = Latch.makeUnsafe(false)
 
-  const enqueue = (targets: Dependency.Targets) => {
+  // By table: as long as it waits, writes to other rows would each take a place of their own.
+  const enqueue = (written: Dependency.Targets) => {
+    const targets = Dependency.asWholes(written)
     tally.invalidated("queued")
     const name = nameOf(targets)
     // What waits stands for this one too. What is under way may have left before this write.

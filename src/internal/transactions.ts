@@ -28,7 +28,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import * as Statement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
 import * as CacheScope from "../CacheScope.ts"
-import type * as Dependency from "../Dependency.ts"
+import * as Dependency from "../Dependency.ts"
 import type { Changes } from "../QueryAnalyzer.ts"
 import { changesNames } from "./analysis/settings.ts"
 import * as AnyTransaction from "./anyTransaction.ts"
@@ -88,6 +88,11 @@ export class Touched {
     }
     for (const stamp of targets.stamps) this.stamps.add(stamp)
     for (const image of targets.images) this.images.push(image)
+    if (this.images.length <= maxImages) return
+    for (const stamp of Dependency.asWholes({ stamps: [], images: this.images, all: false }).stamps) {
+      this.stamps.add(stamp)
+    }
+    this.images = []
   }
 
   /** What there is, leaving nothing. */
@@ -110,6 +115,9 @@ export class Touched {
 
 // A transaction that touches more single things than this has touched everything.
 const maxTouched = 10_000
+
+// One that touches more rows than this has touched all rows of their tables.
+const maxImages = 2_000
 
 const maxBegun = 100
 

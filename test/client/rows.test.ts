@@ -1,6 +1,7 @@
 /** Row dependencies through the client: which answers a write leaves alone, in and out of transactions. */
 import { assert, layer } from "@effect/vitest"
 import { CachedSqlClient, CacheStore, QueryCache } from "effect-query-cache"
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as SqlClient from "effect/sql/SqlClient"
@@ -102,6 +103,21 @@ const cases: ReadonlyArray<
       sql`UPDATE orders SET note = 'x' WHERE id = 1 RETURNING *`,
       sql`UPDATE orders SET note = 'x' WHERE id = 3 RETURNING *`
     ))],
+  [
+    "more rows than are told apart",
+    "one three first second open all",
+    (sql) =>
+      sql.withTransaction(
+        Effect.forEach([1_000, 2_000, 3_000], (from) =>
+          sql`INSERT INTO orders ${
+            sql.insert(Arr.makeBy(999, (i) => ({
+              id: from + i,
+              user_id: 9,
+              status: "x"
+            })))
+          }`)
+      )
+  ],
   ["a reserved connection", "one first open all", (sql) =>
     Effect.scoped(Effect.flatMap(
       sql.reserve,

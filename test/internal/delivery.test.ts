@@ -300,6 +300,20 @@ describe("the queue", () => {
       assert.strictEqual(counts.undelivered, 0)
     }))
 
+  it.effect("holds writes to different rows of a table as one", () =>
+    Effect.gen(function*() {
+      const { counts, deliver, set, unserved } = yield* setup
+      set("invalidate", fails)
+      yield* Effect.forEach(
+        Array.from({ length: 300 }, (_, id) => id),
+        (id) => deliver(Dependency.writeTargets([Dependency.row("orders", { id })]))
+      )
+      assert.deepStrictEqual(
+        [counts.undelivered, unserved.covers(orders), unserved.covers(users)],
+        [1, true, false]
+      )
+    }))
+
   it.effect("is bounded: too many different things become everything", () =>
     Effect.gen(function*() {
       const { counts, deliver, sent, set, unserved } = yield* setup

@@ -1,5 +1,6 @@
 // Writes over a world: every statement that changes rows, on tables and through views, with the rows it gives back.
-import { Queries, type Reach, reachOf, used } from "./queries.ts"
+import { type Reach, reachOf } from "./conditions.ts"
+import { Queries, used } from "./queries.ts"
 import type { Random } from "./random.ts"
 import { type ColumnType, identifier, quote, types } from "./values.ts"
 import type { Column, Relation, World } from "./world.ts"

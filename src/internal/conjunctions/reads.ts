@@ -74,7 +74,9 @@ export const isRowTable = (relation: Model.Relation): boolean =>
 /** Visits a statement where that is possible; `undefined`: every table in it is taken as a whole. */
 export const tryVisit = (world: Scope.World, visit: (visited: Statement) => void): Statement | undefined => {
   const count = [...world.uses.values()].reduce((sum, one) => sum + one, 0)
-  if (count > maxTables || !hasPlainEquality(world.catalog)) return undefined
+  // Where others come before pg_catalog, an operator or a type may be another than its name says.
+  const isFirst = world.searchPath.indexOf("pg_catalog") < 1
+  if (count > maxTables || !isFirst || !hasPlainEquality(world.catalog)) return undefined
   try {
     const visited = new Statement(world)
     visit(visited)

@@ -338,6 +338,8 @@ export class Statement {
       if (a.length !== 1 || b.length !== 1) return [name ?? "", Scope.opaque(node)] as const
       const [[, one], [, other]] = [a[0], b[0]]
       clauses.push([[equality(one, other)]])
+      // It is of a type that both can be brought to, and compared as such.
+      if (one.kind !== other.kind && !this.world.without.has("same-kind")) return [name!, Scope.opaque(node)] as const
       switch (node.jointype) {
         case "JOIN_FULL": {
           const variable = Scope.merge(one, other)

@@ -16,6 +16,7 @@ const schema = `
   CREATE TABLE orders (id int PRIMARY KEY, user_id int, status text, day date, tags int[]);
   CREATE TABLE items (order_id int, line int, product int, PRIMARY KEY (order_id, line));
   CREATE TABLE tree (id int, parent int, kind text);
+  CREATE TABLE scores (id float8, note text);
   CREATE TABLE notes (id int PRIMARY KEY, item int REFERENCES users, kind text, "by" int REFERENCES users);
   CREATE VIEW open_orders AS SELECT * FROM orders WHERE status = 'open';
 `
@@ -154,6 +155,8 @@ describe("joins", () => {
     ["SELECT FROM items JOIN orders ON order_id = id WHERE id = 1", "items(order_id=1) orders(id=1)"],
     ["SELECT FROM users JOIN tree USING (id) WHERE id = 1", "tree(id=1) users(id=1)"],
     ["SELECT FROM users NATURAL JOIN tree WHERE id = 1", "tree(id=1) users(id=1)"],
+    ["SELECT FROM users JOIN scores USING (id) WHERE id = 1", "scores users"],
+    ["SELECT FROM users JOIN scores USING (id) WHERE users.id = 1", "scores users(id=1)"],
     ["SELECT FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE u.id = 1", "orders(user_id=1) users(id=1)"],
     ["SELECT FROM users u LEFT JOIN orders o ON o.user_id = u.id AND o.status = 'x'", "orders(status=x) users"],
     ["SELECT FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE o.id = 1", "orders(id=1) users"],
