@@ -28,7 +28,8 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/redis/",
     "internal/rowCodec",
     "internal/rows",
-    "internal/schemas"
+    "internal/schemas",
+    "internal/tiered/"
   ],
   [
     "Invalidator",

@@ -334,6 +334,9 @@ const run = <A>(
     Effect.mapError((error) => new CacheError({ operation, reason: Replies.reasonOf(error) }))
   )
 
+// What a value takes in memory against its text, about: rows of many columns less, and few rows more.
+const bytesPerCharacter = 6
+
 const toOutcome = (
   found: Replies.FoundOutcome,
   { askedAtMillis, request: { dependencies, key }, token }: Asked,
@@ -361,6 +364,7 @@ const toOutcome = (
     expiresAtMillis: storedAtMillis + found.timeToLiveMillis,
     costMillis: found.costMillis,
     dependencies: found.same ? dependencies : undefined,
+    bytes: found.value.length * bytesPerCharacter,
     lease
   } as const
   return claim === undefined ? { _tag: "Hit", ...kept } : { _tag: "Stale", ...kept, waiting: claim._tag === "wait" }
