@@ -132,7 +132,7 @@ export const layer = (options?: TieredStoreOptions): Layer.Layer<CacheStore, nev
       const shared = Shared.make(redis, settings)
       const table = new MemoryTable({ capacity, maxBytes })
       const changes = new Changes()
-      const of: Coherence.Options = { shared, table, maxStalenessMillis, publish: (change) => changes.publish(change) }
+      const of: Coherence.Options = { shared, table, maxStalenessMillis, changes }
       const coherent = coherence === "backplane"
         ? yield* Coherence.backplane(redis, settings.prefix, of)
         : coherence === "revalidate"

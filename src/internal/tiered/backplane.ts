@@ -16,11 +16,11 @@ import type * as Redis from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import { CacheError, StoreTimeout } from "../../CacheError.ts"
-import type { Invalidation } from "../../CacheStore.ts"
 import type { MemoryTable } from "../memoryTable.ts"
 import * as Replies from "../redis/replies.ts"
 import type { RedisOperations } from "../redis/store.ts"
 import * as Wire from "../redis/wire.ts"
+import type { Changes } from "./changes.ts"
 import { type Moment, momentOf, Plane } from "./plane.ts"
 
 export interface Backplane {
@@ -32,7 +32,7 @@ export interface Backplane {
   readonly prove: (plane: Plane) => Effect.Effect<unknown, CacheError>
 }
 
-// A namespace that nobody has asked for during so many beats is forgotten.
+// A namespace that nobody has used during so many beats is forgotten, unless somebody listens to changes.
 const idleBeats = 100
 
 /** How many beats are sent while what they tell is good. */
@@ -46,9 +46,9 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly shared: RedisOperations
   readonly table: MemoryTable
   readonly maxStalenessMillis: number
-  readonly publish: (change: Invalidation) => void
+  readonly changes: Changes
 }): Effect.fn.Return<Backplane, never, Scope.Scope> {
-  const { channel, maxStalenessMillis, publish, redis, shared, table } = options
+  const { changes, channel, maxStalenessMillis, redis, shared, table } = options
   const clock = yield* Clock.Clock
   const context = yield* Effect.context<never>()
   const fork = Effect.runForkWith(context)
@@ -82,7 +82,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const planeOf = (namespace: string): Plane => {
     let member = planes.get(namespace)
     if (member === undefined) {
-      const plane = new Plane({ namespace, table, clock, maxStalenessMillis, publish })
+      const plane = new Plane({ namespace, table, clock, maxStalenessMillis, changes })
       planes.set(namespace, member = { plane, idle: 0, beating: undefined })
       beat(member)
     }
@@ -94,7 +94,7 @@ export const make = Effect.fnUntraced(function*(options: {
       const { plane } = member
       member.idle = plane.wasUsed ? 0 : member.idle + 1
       plane.wasUsed = false
-      if (member.idle >= idleBeats) {
+      if (member.idle >= idleBeats && !changes.isListenedTo) {
         plane.lose()
         planes.delete(plane.namespace)
         continue

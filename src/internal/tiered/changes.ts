@@ -13,6 +13,10 @@ const maxPending = 1024
 export class Changes {
   private readonly listeners = new Set<(change: Invalidation) => void>()
 
+  get isListenedTo(): boolean {
+    return this.listeners.size > 0
+  }
+
   publish(change: Invalidation): void {
     for (const listener of this.listeners) listener(change)
   }

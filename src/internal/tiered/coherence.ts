@@ -11,6 +11,7 @@ import * as Dependency from "../../Dependency.ts"
 import type { MemoryTable } from "../memoryTable.ts"
 import { channelOf, type RedisOperations } from "../redis/store.ts"
 import * as Backplane from "./backplane.ts"
+import type { Changes } from "./changes.ts"
 import { momentOf, type Plane } from "./plane.ts"
 
 export interface Coherence {
@@ -41,7 +42,7 @@ export interface Options {
   readonly shared: RedisOperations
   readonly table: MemoryTable
   readonly maxStalenessMillis: number
-  readonly publish: (change: CacheStore.Invalidation) => void
+  readonly changes: Changes
 }
 
 /** Redis tells what was invalidated: plane.ts. */
@@ -69,9 +70,9 @@ export const backplane = (
         return Effect.succeed(entries.map(() => lease))
       },
       wrote: (request, at) => {
-        const plane = find(request.namespace)
-        if (plane === undefined) apply(options, request, at)
-        else plane.wrote(request, at)
+        last = backplane.planeOf(request.namespace)
+        last.wasUsed = true
+        last.wrote(request, at)
       },
       maxHeldMillis: Infinity
     }
@@ -130,10 +131,10 @@ export const ttl = (options: Options): Effect.Effect<Coherence> =>
   })
 
 const apply = (
-  { publish, table }: Options,
+  { changes, table }: Options,
   request: CacheStore.InvalidateRequest,
   { clock, epoch }: CacheStore.LogicalClock
 ): void => {
   const { all, stamps } = table.invalidate(request)
-  publish({ namespace: request.namespace, epoch, clock, all, stamps })
+  changes.publish({ namespace: request.namespace, epoch, clock, all, stamps })
 }

@@ -35,6 +35,7 @@ import * as Dependency from "../../Dependency.ts"
 import type { MemoryTable } from "../memoryTable.ts"
 import { orderOf } from "../redis/prelude.ts"
 import * as Wire from "../redis/wire.ts"
+import type { Changes } from "./changes.ts"
 
 /** A point in time, by the wall clock and by the one that is never set. */
 export interface Moment {
@@ -55,7 +56,7 @@ export interface PlaneOptions {
   readonly table: MemoryTable
   readonly clock: Clock.Clock
   readonly maxStalenessMillis: number
-  readonly publish: (change: CacheStore.Invalidation) => void
+  readonly changes: Changes
 }
 
 export class Plane {
@@ -199,7 +200,7 @@ export class Plane {
   private apply(change: CacheStore.LogicalClock & CacheStore.InvalidateRequest): CacheStore.Invalidation {
     const { all, stamps } = this.options.table.invalidate(change)
     const applied = { namespace: this.namespace, epoch: change.epoch, clock: change.clock, all, stamps }
-    this.options.publish(applied)
+    this.options.changes.publish(applied)
     return applied
   }
 }
