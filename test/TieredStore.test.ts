@@ -1,18 +1,33 @@
+import { assert, describe, it, layer as layerTests } from "@effect/vitest"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
-import { CacheStore } from "../src/CacheStore.ts"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import { createHash } from "node:crypto"
+import { InvalidOptionError } from "../src/CacheError.ts"
+import * as CacheStore from "../src/CacheStore.ts"
+import * as Dependency from "../src/Dependency.ts"
+import * as Coherence from "../src/internal/redis/coherence.ts"
+import * as RedisStore from "../src/RedisStore.ts"
 import * as TieredStore from "../src/TieredStore.ts"
-import { suite } from "./CacheStoreTest.ts"
+import { entryOf, fill, freshNamespace, hit, keyOf, miss, type Service, setOf, suite, write } from "./CacheStoreTest.ts"
 import * as Fleet from "./support/fleet.ts"
+import * as Gate from "./support/gate.ts"
 import * as TestRedis from "./support/redis.ts"
+import * as Door from "./support/redisDoor.ts"
+
+const { row, table, tag } = Dependency
 
 const storeOn = (redis: Redis.Redis["Service"], options?: TieredStore.TieredStoreOptions) =>
   TieredStore.layer(options).pipe(
     Layer.provide(Layer.succeed(Redis.Redis, redis)),
     Layer.build,
-    Effect.map(Context.get(CacheStore))
+    Effect.map(Context.get(CacheStore.CacheStore))
   )
 
 for (const layout of ["flat", "grouped"] as const) {
@@ -24,9 +39,10 @@ for (const layout of ["flat", "grouped"] as const) {
       Effect.flatMap(TestRedis.RedisServer, (server) => server.command(...args))
     const lost = (...args: ReadonlyArray<string>) => (namespace: string) =>
       command(args[0], `eqc:{${namespace}:0}:${args[1]}`, ...args.slice(2))
+    if (process.env.NOSUITE) continue
     suite(
       `TieredStore, ${coherence}, ${layout}`,
-      Layer.effect(CacheStore, member).pipe(Layer.provideMerge(TestRedis.layer())),
+      Layer.effect(CacheStore.CacheStore, member).pipe(Layer.provideMerge(TestRedis.layer())),
       {
         live: true,
         holds: true,
@@ -45,3 +61,331 @@ for (const layout of ["flat", "grouped"] as const) {
     )
   }
 }
+
+// -----------------------------------------------------------------------------
+// Guards
+// -----------------------------------------------------------------------------
+
+const orders = setOf(table("orders"))
+const users = setOf(table("users"))
+const unrelated = (namespace: string) => write(namespace, tag("unrelated"))
+const everything = (namespace: string) => ({ namespace, ...Dependency.allTargets })
+
+/** Long enough for a message to be missed by its number only, not by a beat. */
+const calm = { maxStaleness: "1 minute" } as const
+const brisk = { maxStaleness: "300 millis" } as const
+const briskMillis = 300
+
+/** What the process would serve at once. */
+const peeked = (store: Service, key: CacheStore.CacheKey) =>
+  Effect.map(Clock.currentTimeMillis, (now) => store.peek(key, now)?.value)
+
+const eventually = <A>(effect: Effect.Effect<A>, is: (value: A) => boolean) =>
+  Effect.timeout(Effect.repeat(effect, { until: is, schedule: Schedule.spaced("3 millis") }), "8 seconds")
+
+/** Fills through Redis until the process holds it, which it does once it hears. */
+const held = Effect.fnUntraced(function*(
+  store: Service,
+  key: CacheStore.CacheKey,
+  dependencies: Dependency.DependencySet,
+  value: unknown = key.fingerprint
+) {
+  const until = yield* Clock.currentTimeMillis
+  while ((yield* peeked(store, key)) !== value) {
+    assert.isBelow((yield* Clock.currentTimeMillis) - until, 8_000, "it is never held")
+    const outcome = yield* store.lookup(key, dependencies).pipe(Effect.option)
+    if (outcome._tag === "Some" && outcome.value._tag !== "Hit") {
+      yield* Effect.ignore(store.store(key, entryOf(value, dependencies), outcome.value.lease))
+    }
+    yield* Effect.sleep(3)
+  }
+})
+
+const isGone = (store: Service, key: CacheStore.CacheKey) => eventually(peeked(store, key), (value) => value === undefined)
+
+/** Two processes over one Redis. What this one hears and sends goes through a gate. */
+const setUp = Effect.fnUntraced(function*(
+  options: TieredStore.TieredStoreOptions,
+  settings?: TestRedis.Settings
+) {
+  const server = yield* TestRedis.makeServer(settings)
+  const redis = Context.get(yield* Layer.build(TestRedis.client(server)), Redis.Redis)
+  const gate = Gate.make(redis)
+  const here = yield* storeOn(gate.redis, options)
+  const there = yield* storeOn(Context.get(yield* Layer.build(TestRedis.client(server)), Redis.Redis), options)
+  const namespace = freshNamespace()
+  return { server, redis, gate, here, there, namespace, key: keyOf(namespace, "q"), other: keyOf(namespace, "other") }
+})
+
+/** Clocks that a test sets. */
+const makeClocks = () => {
+  let wallMillis = 0
+  let monotonicMillis = 0
+  const real = Effect.runSync(Clock.Clock)
+  const clock: Clock.Clock = {
+    currentTimeMillisUnsafe: () => Date.now() + wallMillis,
+    currentTimeMillis: Effect.sync(() => Date.now() + wallMillis),
+    currentTimeNanosUnsafe: () => real.currentTimeNanosUnsafe(),
+    currentTimeNanos: real.currentTimeNanos,
+    monotonicTimeNanosUnsafe: () => real.monotonicTimeNanosUnsafe() + BigInt(monotonicMillis) * BigInt(1_000_000),
+    monotonicTimeNanos: Effect.sync(() => clock.monotonicTimeNanosUnsafe()),
+    sleep: (duration) => real.sleep(duration)
+  }
+  return {
+    clock,
+    set: (wall: number, monotonic: number) => {
+      wallMillis = wall
+      monotonicMillis = monotonic
+    }
+  }
+}
+
+describe("TieredStore", () => {
+  it.live("what others write is gone, the rest stays", () =>
+    Effect.gen(function*() {
+      const { here, key, namespace, other, there } = yield* setUp(calm)
+      yield* held(here, key, orders)
+      yield* held(here, other, users)
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* isGone(here, key)
+      assert.strictEqual(yield* peeked(here, other), "other")
+      // And comes back from Redis, where another has filled it.
+      yield* fill(there, key, orders, "new")
+      const found = yield* hit(here, key, orders)
+      assert.deepStrictEqual([found.value, found.level], ["new", "L2"])
+      assert.strictEqual(yield* peeked(here, key), "new")
+      assert.strictEqual((yield* hit(here, key, orders)).level, "L1")
+    }))
+
+  it.live("more than a message holds is everything", () =>
+    Effect.gen(function*() {
+      const { here, namespace, other, there } = yield* setUp(calm)
+      yield* held(here, other, users)
+      yield* there.invalidate(write(namespace, ...Array.from({ length: 1_001 }, (_, i) => tag(`${i}`))))
+      yield* isGone(here, other)
+    }))
+
+  it.live("a message that is missing drops everything with the next one", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, other, there } = yield* setUp(calm)
+      yield* held(here, key, orders)
+      yield* held(here, other, users)
+      gate.loseMessages(1)
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* there.invalidate(unrelated(namespace))
+      yield* isGone(here, key)
+      yield* isGone(here, other)
+      yield* held(here, other, users)
+    }))
+
+  it.live("the last message is missing: the next beat tells", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, other, there } = yield* setUp(brisk)
+      yield* held(here, key, orders)
+      yield* held(here, other, users)
+      gate.loseMessages(1)
+      yield* there.invalidate(write(namespace, table("orders")))
+      const acknowledged = yield* Clock.currentTimeMillis
+      yield* isGone(here, key)
+      assert.isBelow((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + 50)
+      // Not for want of a beat: what else was held is gone as well, and does not come back with one.
+      yield* Effect.sleep(briskMillis)
+      assert.strictEqual(yield* peeked(here, key), undefined)
+      assert.strictEqual(yield* peeked(here, other), undefined)
+    }))
+
+  it.live("a new epoch whose beginning is missing drops everything, though the number fits", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, there } = yield* setUp(calm)
+      yield* held(here, key, orders)
+      gate.loseMessages(1)
+      const begun = yield* there.invalidate(everything(namespace))
+      assert.strictEqual(begun.clock, 0)
+      // The successor of what was applied last, had the epoch been the same.
+      yield* there.invalidate(unrelated(namespace))
+      yield* isGone(here, key)
+    }))
+
+  it.live("a message that cannot be read drops everything", () =>
+    Effect.gen(function*() {
+      const { here, key, redis } = yield* setUp(calm)
+      for (const text of ["", "2\tn\t7-a\t1\t\t", "1\tn\t7-a\t1\t\t~x"]) {
+        yield* held(here, key, orders)
+        yield* redis.send("PUBLISH", "eqc:changes", text)
+        yield* isGone(here, key)
+      }
+      yield* held(here, key, orders)
+    }))
+
+  it.live("a subscription that fails drops everything, and is begun again", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, there } = yield* setUp(calm)
+      yield* held(here, key, orders)
+      gate.endSubscriptions()
+      yield* isGone(here, key)
+      yield* held(here, key, orders)
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* isGone(here, key)
+    }))
+
+  it.live("nothing is held before a beat has returned", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, other } = yield* setUp(calm)
+      gate.holdMessages()
+      yield* fill(here, key, orders)
+      assert.strictEqual((yield* hit(here, key, orders)).level, "L2")
+      assert.strictEqual(yield* peeked(here, key), undefined)
+      gate.passMessages()
+      yield* held(here, other, orders)
+      // What came before is not held either: nobody has heard what became of it.
+      assert.strictEqual(yield* peeked(here, key), undefined)
+    }))
+
+  it.live("what was asked for before the invalidation is not held after it (race 11)", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, other, there } = yield* setUp(calm)
+      yield* held(here, other, users)
+      yield* fill(there, key, orders, "old")
+      const reply = gate.holdCommand("reply")
+      const asked = yield* Effect.forkScoped(here.lookup(key, orders))
+      yield* eventually(Effect.sync(reply.isHeld), (is) => is)
+      yield* there.invalidate(write(namespace, table("users"), table("orders")))
+      yield* isGone(here, other)
+      reply.release()
+      assert.strictEqual((yield* Fiber.join(asked))._tag, "Hit")
+      assert.strictEqual(yield* peeked(here, key), undefined)
+    }))
+
+  it.live("a fill that was accepted before the invalidation is not held after it", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, other, there } = yield* setUp(calm)
+      yield* held(here, other, users)
+      const { lease } = yield* miss(here, key, orders)
+      const reply = gate.holdCommand("reply")
+      const filled = yield* Effect.forkScoped(here.store(key, entryOf("old", orders), lease))
+      yield* eventually(Effect.sync(reply.isHeld), (is) => is)
+      yield* there.invalidate(write(namespace, table("users"), table("orders")))
+      yield* isGone(here, other)
+      reply.release()
+      assert.strictEqual(yield* Fiber.join(filled), "accepted")
+      assert.strictEqual(yield* peeked(here, key), undefined)
+    }))
+
+  it.live("a reply of another epoch than that of the messages is not held", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, other, server, there } = yield* setUp(calm)
+      yield* held(here, other, users)
+      gate.holdMessages()
+      yield* server.command("FLUSHALL")
+      yield* fill(there, key, orders, "of the new epoch")
+      assert.strictEqual((yield* hit(here, key, orders)).level, "L2")
+      assert.strictEqual(yield* peeked(here, key), undefined)
+      yield* fill(here, keyOf(namespace, "own"), orders)
+      assert.strictEqual(yield* peeked(here, keyOf(namespace, "own")), undefined)
+    }))
+
+  it.live("an own write is not served from when it is sent on, be its answer away", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, other } = yield* setUp(calm)
+      yield* held(here, key, orders)
+      yield* held(here, other, users)
+      gate.holdMessages()
+      const request = gate.holdCommand("request")
+      const writing = yield* Effect.forkScoped(here.invalidate(write(namespace, table("orders"))), {
+        startImmediately: true
+      })
+      assert.isTrue(request.isHeld())
+      assert.strictEqual(yield* peeked(here, key), undefined)
+      assert.strictEqual(yield* peeked(here, other), "other")
+      // An answer from before the write is held meanwhile, and gone when the write has returned.
+      assert.strictEqual((yield* hit(here, key, orders)).value, "q")
+      assert.strictEqual(yield* peeked(here, key), "q")
+      request.release()
+      yield* Fiber.join(writing)
+      assert.strictEqual(yield* peeked(here, key), undefined)
+    }))
+
+  it.live("an own write that begins an epoch drops everything when it returns", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, other, server } = yield* setUp(calm)
+      yield* held(here, key, orders)
+      yield* held(here, other, users)
+      gate.holdMessages()
+      yield* server.command("FLUSHALL")
+      yield* here.invalidate(unrelated(namespace))
+      assert.strictEqual(yield* peeked(here, key), undefined)
+      assert.strictEqual(yield* peeked(here, other), undefined)
+      gate.passMessages()
+      yield* held(here, key, orders, "new")
+    }))
+
+  it.live("the message of an own write leaves alone what was filled since", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, other, there } = yield* setUp(calm)
+      yield* held(here, key, orders)
+      yield* held(here, other, users)
+      gate.holdMessages()
+      yield* here.invalidate(write(namespace, table("orders")))
+      yield* fill(here, key, orders, "new")
+      assert.strictEqual(yield* peeked(here, key), "new")
+      yield* there.invalidate(write(namespace, table("users")))
+      gate.passMessages()
+      yield* isGone(here, other)
+      assert.strictEqual(yield* peeked(here, key), "new")
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* isGone(here, key)
+    }))
+
+  it.live("what was filled for more than was asked for is not held", () =>
+    Effect.gen(function*() {
+      const { here, key, namespace, there } = yield* setUp(calm)
+      yield* held(here, keyOf(namespace, "other"), users)
+      const premium = setOf(table("orders"), tag("premium"))
+      yield* fill(there, key, premium)
+      assert.strictEqual((yield* hit(here, key, orders)).level, "L2")
+      assert.strictEqual(yield* peeked(here, key), undefined)
+      yield* there.invalidate(write(namespace, tag("premium")))
+      yield* miss(here, key, orders)
+    }))
+
+  it.live("held no longer than it is fresh, and kept stale if it was filled here", () =>
+    Effect.gen(function*() {
+      const { here, key, namespace, other, there } = yield* setUp(calm)
+      yield* held(here, keyOf(namespace, "warm"), users)
+      yield* fill(here, key, orders, "own", { timeToLiveMillis: 100, retainMillis: 60_000 })
+      yield* fill(there, other, orders, "of another", { timeToLiveMillis: 200, retainMillis: 60_000 })
+      const found = yield* hit(here, other, orders)
+      assert.strictEqual(yield* peeked(here, other), "of another")
+      const now = yield* Clock.currentTimeMillis
+      assert.strictEqual(here.peek(other, found.expiresAtMillis - 1)?.value, "of another")
+      assert.strictEqual(here.peek(other, found.expiresAtMillis), undefined)
+      assert.strictEqual(here.peek(key, now + 1_000)?.value, "own")
+      yield* Effect.sleep(110)
+      // For who it is to be fresh asks Redis, of which one is told to read it.
+      const stale = yield* here.lookup(key, orders)
+      assert(stale._tag === "Stale" && !stale.waiting && stale.lease.flight !== undefined)
+      assert((yield* there.lookup(key, orders))._tag === "Stale")
+    }))
+
+  it.live("limited by entries and by bytes", () =>
+    Effect.gen(function*() {
+      const { here, namespace, there } = yield* setUp({ ...calm, capacity: 10, maxBytes: 10_000 })
+      yield* held(here, keyOf(namespace, "warm"), users)
+      const keys = Array.from({ length: 30 }, (_, i) => keyOf(namespace, `${i}`))
+      for (const key of keys) {
+        yield* fill(there, key, orders, "x")
+        yield* hit(here, key, orders)
+      }
+      const count = Effect.map(Clock.currentTimeMillis, (now) => keys.filter((key) => here.peek(key, now)).length)
+      assert.isAtMost(yield* count, 10)
+      assert.isAbove(yield* count, 5)
+      for (const key of keys) {
+        yield* fill(there, keyOf(namespace, `large ${key.fingerprint}`), orders, "x".repeat(1_000))
+        yield* hit(here, keyOf(namespace, `large ${key.fingerprint}`), orders)
+      }
+      assert.isAtMost(yield* count, 1)
+      yield* fill(there, keyOf(namespace, "huge"), orders, "x".repeat(20_000))
+      yield* hit(here, keyOf(namespace, "huge"), orders)
+      assert.strictEqual(yield* peeked(here, keyOf(namespace, "huge")), undefined)
+    }))
+})

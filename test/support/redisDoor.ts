@@ -12,10 +12,14 @@ export interface Door {
    * others through.
    */
   readonly say: (bytes: string | undefined) => Effect.Effect<void>
+  /** Whatever the server says on the connections that there are is lost from now on. They stay open. */
+  readonly mute: Effect.Effect<void>
 }
 
-export const make = Effect.fnUntraced(function*(server: Server): Effect.fn.Return<Door, never, Scope.Scope> {
+/** The port of the server is read anew for each connection. */
+export const make = Effect.fnUntraced(function*(server: Pick<Server, "port">): Effect.fn.Return<Door, never, Scope.Scope> {
   const sockets = new Set<Net.Socket>()
+  const muted = new Set<Net.Socket>()
   let said: string | undefined
 
   const door = yield* Effect.acquireRelease(
@@ -31,7 +35,9 @@ export const make = Effect.fnUntraced(function*(server: Server): Effect.fn.Retur
           })
         }
         client.on("data", (data) => void upstream.write(data))
-        upstream.on("data", (data) => void client.write(said ?? data))
+        upstream.on("data", (data) => {
+          if (!muted.has(client)) client.write(said ?? data)
+        })
       })
       await new Promise<void>((resolve) => door.listen(0, "127.0.0.1", resolve))
       return door
@@ -46,6 +52,9 @@ export const make = Effect.fnUntraced(function*(server: Server): Effect.fn.Retur
   )
   return {
     port: (door.address() as Net.AddressInfo).port,
+    mute: Effect.sync(() => {
+      for (const socket of sockets) muted.add(socket)
+    }),
     say: (bytes) =>
       Effect.sync(() => {
         said = bytes
