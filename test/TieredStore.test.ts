@@ -388,4 +388,301 @@ describe("TieredStore", () => {
       yield* hit(here, keyOf(namespace, "huge"), orders)
       assert.strictEqual(yield* peeked(here, keyOf(namespace, "huge")), undefined)
     }))
+
+  it.live("served for so long after the last beat that has returned, by both clocks (race 18)", () =>
+    Effect.gen(function*() {
+      const { gate, namespace } = yield* setUp(calm)
+      const { clock, set } = makeClocks()
+      const here = yield* storeOn(gate.redis, calm).pipe(Effect.provideService(Clock.Clock, clock))
+      const key = keyOf(namespace, "q")
+      yield* Effect.gen(function*() {
+        yield* held(here, key, orders)
+        // From the beats that had returned until then.
+        gate.loseMessages(1_000, "beat")
+        const cases: ReadonlyArray<readonly [wall: number, monotonic: number, served: boolean]> = [
+          [0, 0, true],
+          [50_000, 50_000, true],
+          [61_000, 61_000, false],
+          // Suspended: one clock stood still. Set back: the other one did.
+          [61_000, 0, false],
+          [0, 61_000, false],
+          // A beat from the future says nothing.
+          [-61_000, 0, false],
+          [0, 0, true]
+        ]
+        for (const [wall, monotonic, served] of cases) {
+          set(wall, monotonic)
+          // Not within the millisecond of the case before.
+          yield* Effect.sleep(2)
+          assert.strictEqual((yield* peeked(here, key)) !== undefined, served, `${wall}, ${monotonic}`)
+        }
+      }).pipe(Effect.provideService(Clock.Clock, clock))
+    }))
+
+  it.live("beats that do not return end what is served within the time, and it goes on with the next one", () =>
+    Effect.gen(function*() {
+      const { gate, here, key } = yield* setUp(brisk)
+      yield* held(here, key, orders)
+      gate.holdMessages()
+      const from = yield* Clock.currentTimeMillis
+      yield* isGone(here, key)
+      assert.isAtMost((yield* Clock.currentTimeMillis) - from, briskMillis + 50)
+      // Redis answers all the same.
+      assert.strictEqual((yield* hit(here, key, orders)).level, "L2")
+      gate.passMessages()
+      // Nothing was missed, so nothing is lost.
+      yield* eventually(peeked(here, key), (value) => value === "q")
+    }))
+
+  it.live("one beat that is lost is none too few", () =>
+    Effect.gen(function*() {
+      const { gate, here, key } = yield* setUp(brisk)
+      yield* held(here, key, orders)
+      for (let i = 0; i < 3; i++) {
+        gate.loseMessages(1, "beat")
+        const until = (yield* Clock.currentTimeMillis) + 240
+        while ((yield* Clock.currentTimeMillis) < until) {
+          assert.strictEqual(yield* peeked(here, key), "q")
+          yield* Effect.sleep(2)
+        }
+      }
+    }))
+
+  it.live("Redis refuses writes and answers reads: nothing is served (race 13)", () =>
+    Effect.gen(function*() {
+      const { here, key, other, server, there } = yield* setUp(brisk)
+      yield* held(here, key, orders)
+      yield* fill(there, other, users)
+      yield* server.command("CONFIG", "SET", "min-replicas-to-write", "1")
+      yield* isGone(here, key)
+      for (const each of [here, there]) {
+        yield* eventually(
+          Effect.match(each.lookup(other, users), {
+            onSuccess: ({ _tag }): string => _tag,
+            onFailure: ({ reason }) => reason._tag
+          }),
+          (tag) => tag === "WriteRefused"
+        )
+      }
+      // What has no beats to judge by does.
+      const plain = yield* RedisStore.layer().pipe(
+        Layer.provide(TestRedis.client(server)),
+        Layer.build,
+        Effect.map(Context.get(CacheStore.CacheStore))
+      )
+      yield* hit(plain, other, users)
+      yield* server.command("CONFIG", "SET", "min-replicas-to-write", "0")
+      yield* held(here, key, orders)
+      yield* hit(there, other, users)
+    }))
+
+  it.live("a subscription that is killed: what is missed meanwhile is not served for longer than it may be", () =>
+    Effect.gen(function*() {
+      const { here, key, namespace, server, there } = yield* setUp(brisk)
+      for (let i = 0; i < 3; i++) {
+        yield* held(here, key, orders, i)
+        yield* server.command("CLIENT", "KILL", "TYPE", "pubsub")
+        yield* there.invalidate(write(namespace, table("orders")))
+        const acknowledged = yield* Clock.currentTimeMillis
+        yield* isGone(here, key)
+        assert.isAtMost((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + 50)
+      }
+    }))
+
+  it.live("a half-open subscription is noticed by its silence, and ended", () =>
+    Effect.gen(function*() {
+      const server = yield* TestRedis.makeServer()
+      const door = yield* Door.make(server)
+      const redis = Context.get(yield* Layer.build(TestRedis.client(server)), Redis.Redis)
+      const through = Context.get(yield* Layer.build(TestRedis.client({ ...server, port: door.port })), Redis.Redis)
+      const here = yield* storeOn({ ...redis, subscribe: through.subscribe }, brisk)
+      const there = yield* storeOn(redis, brisk)
+      const namespace = freshNamespace()
+      const key = keyOf(namespace, "q")
+      yield* held(here, key, orders)
+      yield* door.mute
+      yield* there.invalidate(write(namespace, table("orders")))
+      const acknowledged = yield* Clock.currentTimeMillis
+      yield* isGone(here, key)
+      assert.isAtMost((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + 50)
+      yield* held(here, key, orders, "new")
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* isGone(here, key)
+    }))
+
+  for (const data of ["without data", "with old data"]) {
+    it.live(`Redis restarts ${data} (race 12)`, () =>
+      Effect.gen(function*() {
+        const { here, key, namespace, redis, server, there } = yield* setUp(brisk)
+        yield* held(here, key, orders, "old")
+        if (data !== "without data") yield* server.command("SAVE")
+        yield* server.stop
+        yield* isGone(here, key)
+        yield* server.start
+        yield* Effect.retry(redis.send("PING"), Schedule.spaced("10 millis"))
+        yield* eventually(Effect.map(Effect.option(there.lookup(key, orders)), ({ _tag }) => _tag), (tag) => tag === "Some")
+        yield* there.invalidate(write(namespace, table("orders")))
+        yield* held(here, key, orders, "new")
+      }))
+  }
+
+  it.live("Redis is flushed", () =>
+    Effect.gen(function*() {
+      const { here, key, namespace, server, there } = yield* setUp(calm)
+      yield* held(here, key, orders, "old")
+      yield* server.command("FLUSHALL")
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* isGone(here, key)
+      yield* held(here, key, orders, "new")
+    }))
+
+  it.live("Redis fails over to a replica that has missed the last invalidation (race 12)", () =>
+    Effect.gen(function*() {
+      const primary = yield* TestRedis.makeServer({ "repl-diskless-sync-delay": "0" })
+      const standby = yield* TestRedis.makeServer({ replicaof: `127.0.0.1 ${primary.port}` })
+      let port = primary.port
+      const door = yield* Door.make({
+        get port() {
+          return port
+        }
+      })
+      const client = Effect.map(
+        Layer.build(TestRedis.client({ ...primary, port: door.port })),
+        Context.get(Redis.Redis)
+      )
+      const [here, there] = [yield* storeOn(yield* client, brisk), yield* storeOn(yield* client, brisk)]
+      const namespace = freshNamespace()
+      const key = keyOf(namespace, "q")
+      yield* eventually(standby.command("INFO", "replication"), (info) => String(info).includes("link_status:up"))
+      yield* held(here, key, orders, "old")
+      yield* primary.command("WAIT", "1", "2000")
+      yield* standby.pause
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* primary.stop
+      yield* standby.resume
+      yield* standby.command("REPLICAOF", "NO", "ONE")
+      port = standby.port
+      assert.strictEqual(yield* standby.command("EXISTS", `eqc:{${namespace}:0}:e:q`), 1)
+      // Whenever it serves again, it is not what was before.
+      yield* held(here, key, orders, "new").pipe(
+        Effect.raceFirst(Effect.forever(Effect.gen(function*() {
+          assert.notStrictEqual(yield* peeked(here, key), "old")
+          yield* Effect.sleep(1)
+        })))
+      )
+      yield* there.lookup(key, orders).pipe(Effect.retry(Schedule.spaced("10 millis")))
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* isGone(here, key)
+    }), 20_000)
+
+  it.live("a namespace that nobody uses is let go, and comes back", () =>
+    Effect.gen(function*() {
+      const { here, key, namespace, server, there } = yield* setUp({ maxStaleness: "100 millis" })
+      yield* held(here, key, orders)
+      yield* held(there, key, orders)
+      yield* Effect.sleep(4_000)
+      const commands = yield* server.monitor
+      yield* Effect.sleep(200)
+      assert.deepStrictEqual(yield* commands, [])
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* held(here, key, orders, "new")
+    }), 15_000)
+
+  it.live("sends nothing for a hit, and one command for what is not here", () =>
+    Effect.gen(function*() {
+      const { here, key, namespace, other, server, there } = yield* setUp(calm)
+      yield* held(here, key, orders)
+      yield* held(there, key, orders)
+      yield* here.invalidate(unrelated(namespace))
+      yield* fill(there, other, users)
+      const sent = yield* server.monitor
+      yield* hit(here, key, orders)
+      yield* peeked(here, key)
+      yield* here.lookupMany([{ key, dependencies: orders }, { key, dependencies: orders }])
+      assert.deepStrictEqual(yield* sent, [])
+      yield* hit(here, other, users)
+      yield* here.lookupMany([{ key, dependencies: orders }, { key: other, dependencies: users }])
+      assert.lengthOf(yield* sent, 1)
+      yield* here.invalidate(write(namespace, table("orders")))
+      assert.lengthOf(yield* sent, 2)
+    }))
+
+  it.live("batches are answered from both levels, in order", () =>
+    Effect.gen(function*() {
+      const { here, namespace, there } = yield* setUp(calm)
+      yield* held(here, keyOf(namespace, "warm"), users)
+      const requests = Array.from({ length: 6 }, (_, id) => ({
+        key: keyOf(namespace, `${id}`),
+        dependencies: setOf(row("orders", { id }))
+      }))
+      for (const i of [1, 2, 4]) yield* fill(there, requests[i].key, requests[i].dependencies)
+      for (const i of [2, 4]) yield* hit(here, requests[i].key, requests[i].dependencies)
+      const outcomes = yield* here.lookupMany(requests)
+      assert.deepStrictEqual(
+        outcomes.map((outcome) => outcome._tag === "Hit" ? `${outcome.level} ${outcome.value}` : outcome._tag),
+        ["Miss", "L2 1", "L1 2", "Miss", "L1 4", "Miss"]
+      )
+      // The lease of a hit of L1 is good for a fill that replaces it.
+      const { lease } = outcomes[2]
+      assert.strictEqual(yield* here.store(requests[2].key, entryOf("new", requests[2].dependencies), lease), "accepted")
+      yield* there.invalidate(write(namespace, row("orders", { id: 2 })))
+      assert.strictEqual(yield* here.store(requests[2].key, entryOf("late", requests[2].dependencies), lease), "refused")
+    }))
+
+  it.live("changes tell what is applied here, and everything where something may have been missed", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, server, there } = yield* setUp(calm)
+      yield* held(here, key, orders)
+      const seen: Array<CacheStore.Invalidation> = []
+      yield* here.changes.pipe(
+        Stream.runForEach((change) => Effect.sync(() => seen.push(change))),
+        Effect.forkScoped({ startImmediately: true })
+      )
+      const next = Effect.fnUntraced(function*(count: number) {
+        yield* eventually(Effect.sync(() => seen.length), (length) => length >= count)
+        yield* Effect.sleep(10)
+        return seen.splice(0)
+      })
+      const own = yield* here.invalidate(write(namespace, table("users")))
+      const others = yield* there.invalidate(write(namespace, tag("t")))
+      assert.deepStrictEqual(yield* next(2), [
+        { namespace, ...own, all: false, stamps: ["users", "users(*)"] },
+        { namespace, ...others, all: false, stamps: ["#t"] }
+      ])
+      // What another has registered, and this one has not: more than it knew itself.
+      yield* miss(there, keyOf(namespace, "row"), setOf(row("users", { id: 7 })))
+      const first = yield* here.invalidate(write(namespace, row("users", { id: 7 })))
+      assert.deepStrictEqual(yield* next(2), [
+        { namespace, ...first, all: false, stamps: ["users"] },
+        { namespace, ...first, all: false, stamps: ["users(id=\"7\")"] }
+      ])
+      gate.loseMessages(1)
+      yield* there.invalidate(unrelated(namespace))
+      const after = yield* there.invalidate(unrelated(namespace))
+      assert.deepStrictEqual(yield* next(1), [{ namespace, ...after, all: true, stamps: [] }])
+      gate.endSubscriptions()
+      const lost = yield* next(2)
+      assert.isTrue(lost.every(({ all }) => all))
+      yield* server.command("FLUSHALL")
+      yield* there.invalidate(unrelated(namespace))
+      assert.isTrue((yield* next(1)).some(({ all, clock }) => all && clock === 0))
+    }))
+
+  it.live("changes that nobody has taken become everything", () =>
+    Effect.gen(function*() {
+      const { here, namespace } = yield* setUp(calm)
+      const taking = yield* Deferred.make<void>()
+      const taken = yield* here.changes.pipe(
+        Stream.mapEffect((change) => Effect.as(Deferred.await(taking), change)),
+        Stream.takeUntil(({ stamps }) => stamps.includes("#last")),
+        Stream.runCollect,
+        Effect.forkScoped({ startImmediately: true })
+      )
+      for (let i = 0; i < 1_100; i++) yield* here.invalidate(write(namespace, tag(`${i}`)))
+      yield* here.invalidate(write(namespace, tag("last")))
+      yield* Deferred.succeed(taking, undefined)
+      const changes = yield* Fiber.join(taken)
+      assert.isBelow(changes.length, 1_100)
+      assert.isTrue(changes.some(({ all }) => all))
+    }), 20_000)
 })

@@ -56,8 +56,10 @@ export const make = Effect.fnUntraced(function*(options: {
   let session: Session | undefined
 
   /** Asks for a beat, unless one is on its way. */
-  const beat = (member: Member): Fiber.Fiber<unknown, CacheError> => {
-    if (member.beating !== undefined) return member.beating
+  const beat = (member: Member): Fiber.Fiber<unknown, CacheError> => member.beating ?? beatAnew(member)
+
+  /** One that is on its way may have been published already, before anybody listened. */
+  const beatAnew = (member: Member): Fiber.Fiber<unknown, CacheError> => {
     const { plane } = member
     const moment = momentOf(clock)
     const { nonce, sent } = shared.beat(plane.namespace)
@@ -73,7 +75,7 @@ export const make = Effect.fnUntraced(function*(options: {
     )
     member.beating = beating
     beating.addObserver((exit) => {
-      member.beating = undefined
+      if (member.beating === beating) member.beating = undefined
       if (Exit.isSuccess(exit)) plane.accepted(moment)
     })
     return beating
@@ -113,7 +115,7 @@ export const make = Effect.fnUntraced(function*(options: {
     if (message === undefined) {
       // Of whom it tells nobody knows.
       lose()
-      for (const member of planes.values()) beat(member)
+      for (const member of planes.values()) beatAnew(member)
       return
     }
     const plane = planes.get(message.namespace)?.plane
@@ -145,7 +147,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const queue = yield* redis.subscribe(channel)
     const deaf = Deferred.makeUnsafe<void>()
     session = { since: momentOf(clock), deaf }
-    for (const member of planes.values()) beat(member)
+    for (const member of planes.values()) beatAnew(member)
     const messages = Effect.forever(Effect.flatMap(Queue.takeAll(queue), (messages) => {
       for (const { message } of messages) hear(message)
       return heard
