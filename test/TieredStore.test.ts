@@ -1,3 +1,4 @@
+import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { assert, describe, it, layer as layerTests } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -6,8 +7,10 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
+import * as References from "effect/References"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
+import * as FastCheck from "fast-check"
 import { createHash } from "node:crypto"
 import { InvalidOptionError } from "../src/CacheError.ts"
 import * as CacheStore from "../src/CacheStore.ts"
@@ -101,7 +104,8 @@ const held = Effect.fnUntraced(function*(
   }
 })
 
-const isGone = (store: Service, key: CacheStore.CacheKey) => eventually(peeked(store, key), (value) => value === undefined)
+const isGone = (store: Service, key: CacheStore.CacheKey) =>
+  eventually(peeked(store, key), (value) => value === undefined)
 
 /** Two processes over one Redis. What this one hears and sends goes through a gate. */
 const setUp = Effect.fnUntraced(function*(
@@ -520,7 +524,8 @@ describe("TieredStore", () => {
         yield* isGone(here, key)
         yield* server.start
         yield* Effect.retry(redis.send("PING"), Schedule.spaced("10 millis"))
-        yield* eventually(Effect.map(Effect.option(there.lookup(key, orders)), ({ _tag }) => _tag), (tag) => tag === "Some")
+        yield* eventually(Effect.map(Effect.option(there.lookup(key, orders)), ({ _tag }) => _tag), (tag) =>
+          tag === "Some")
         yield* there.invalidate(write(namespace, table("orders")))
         yield* held(here, key, orders, "new")
       }))
@@ -536,44 +541,48 @@ describe("TieredStore", () => {
       yield* held(here, key, orders, "new")
     }))
 
-  it.live("Redis fails over to a replica that has missed the last invalidation (race 12)", () =>
-    Effect.gen(function*() {
-      const primary = yield* TestRedis.makeServer({ "repl-diskless-sync-delay": "0" })
-      const standby = yield* TestRedis.makeServer({ replicaof: `127.0.0.1 ${primary.port}` })
-      let port = primary.port
-      const door = yield* Door.make({
-        get port() {
-          return port
-        }
-      })
-      const client = Effect.map(
-        Layer.build(TestRedis.client({ ...primary, port: door.port })),
-        Context.get(Redis.Redis)
-      )
-      const [here, there] = [yield* storeOn(yield* client, brisk), yield* storeOn(yield* client, brisk)]
-      const namespace = freshNamespace()
-      const key = keyOf(namespace, "q")
-      yield* eventually(standby.command("INFO", "replication"), (info) => String(info).includes("link_status:up"))
-      yield* held(here, key, orders, "old")
-      yield* primary.command("WAIT", "1", "2000")
-      yield* standby.pause
-      yield* there.invalidate(write(namespace, table("orders")))
-      yield* primary.stop
-      yield* standby.resume
-      yield* standby.command("REPLICAOF", "NO", "ONE")
-      port = standby.port
-      assert.strictEqual(yield* standby.command("EXISTS", `eqc:{${namespace}:0}:e:q`), 1)
-      // Whenever it serves again, it is not what was before.
-      yield* held(here, key, orders, "new").pipe(
-        Effect.raceFirst(Effect.forever(Effect.gen(function*() {
-          assert.notStrictEqual(yield* peeked(here, key), "old")
-          yield* Effect.sleep(1)
-        })))
-      )
-      yield* there.lookup(key, orders).pipe(Effect.retry(Schedule.spaced("10 millis")))
-      yield* there.invalidate(write(namespace, table("orders")))
-      yield* isGone(here, key)
-    }), 20_000)
+  it.live(
+    "Redis fails over to a replica that has missed the last invalidation (race 12)",
+    () =>
+      Effect.gen(function*() {
+        const primary = yield* TestRedis.makeServer({ "repl-diskless-sync-delay": "0" })
+        const standby = yield* TestRedis.makeServer({ replicaof: `127.0.0.1 ${primary.port}` })
+        let port = primary.port
+        const door = yield* Door.make({
+          get port() {
+            return port
+          }
+        })
+        const client = Effect.map(
+          Layer.build(TestRedis.client({ ...primary, port: door.port })),
+          Context.get(Redis.Redis)
+        )
+        const [here, there] = [yield* storeOn(yield* client, brisk), yield* storeOn(yield* client, brisk)]
+        const namespace = freshNamespace()
+        const key = keyOf(namespace, "q")
+        yield* eventually(standby.command("INFO", "replication"), (info) => String(info).includes("link_status:up"))
+        yield* held(here, key, orders, "old")
+        yield* primary.command("WAIT", "1", "2000")
+        yield* standby.pause
+        yield* there.invalidate(write(namespace, table("orders")))
+        yield* primary.stop
+        yield* standby.resume
+        yield* standby.command("REPLICAOF", "NO", "ONE")
+        port = standby.port
+        assert.strictEqual(yield* standby.command("EXISTS", `eqc:{${namespace}:0}:e:q`), 1)
+        // Whenever it serves again, it is not what was before.
+        yield* held(here, key, orders, "new").pipe(
+          Effect.raceFirst(Effect.forever(Effect.gen(function*() {
+            assert.notStrictEqual(yield* peeked(here, key), "old")
+            yield* Effect.sleep(1)
+          })))
+        )
+        yield* there.lookup(key, orders).pipe(Effect.retry(Schedule.spaced("10 millis")))
+        yield* there.invalidate(write(namespace, table("orders")))
+        yield* isGone(here, key)
+      }),
+    20_000
+  )
 
   it.live("a namespace that nobody uses is let go, and comes back", () =>
     Effect.gen(function*() {
@@ -624,9 +633,15 @@ describe("TieredStore", () => {
       )
       // The lease of a hit of L1 is good for a fill that replaces it.
       const { lease } = outcomes[2]
-      assert.strictEqual(yield* here.store(requests[2].key, entryOf("new", requests[2].dependencies), lease), "accepted")
+      assert.strictEqual(
+        yield* here.store(requests[2].key, entryOf("new", requests[2].dependencies), lease),
+        "accepted"
+      )
       yield* there.invalidate(write(namespace, row("orders", { id: 2 })))
-      assert.strictEqual(yield* here.store(requests[2].key, entryOf("late", requests[2].dependencies), lease), "refused")
+      assert.strictEqual(
+        yield* here.store(requests[2].key, entryOf("late", requests[2].dependencies), lease),
+        "refused"
+      )
     }))
 
   it.live("changes tell what is applied here, and everything where something may have been missed", () =>
@@ -685,4 +700,406 @@ describe("TieredStore", () => {
       assert.isBelow(changes.length, 1_100)
       assert.isTrue(changes.some(({ all }) => all))
     }), 20_000)
+
+  it.live("ttl: held for so long and no longer, own writes at once", () =>
+    Effect.gen(function*() {
+      const { here, key, namespace, other, there } = yield* setUp({ coherence: "ttl", ...brisk })
+      yield* fill(here, key, orders, "old")
+      assert.strictEqual(yield* peeked(here, key), "old")
+      yield* there.invalidate(write(namespace, table("orders")))
+      const acknowledged = yield* Clock.currentTimeMillis
+      const found = yield* hit(here, key, orders)
+      assert.deepStrictEqual([found.value, found.level], ["old", "L1"])
+      // Its lease is of when it was valid.
+      assert.strictEqual(yield* here.store(key, entryOf("late", orders), found.lease), "refused")
+      yield* isGone(here, key)
+      assert.isAtMost((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + 50)
+      yield* miss(here, key, orders)
+
+      // From Redis for so long as from the database.
+      yield* fill(there, other, users)
+      const { expiresAtMillis } = yield* hit(here, other, users)
+      const now = yield* Clock.currentTimeMillis
+      assert.isAbove(expiresAtMillis, now + 50_000)
+      assert.strictEqual(here.peek(other, now)?.value, "other")
+      assert.strictEqual(here.peek(other, now)?.expiresAtMillis, expiresAtMillis)
+      assert.strictEqual(here.peek(other, now + briskMillis), undefined)
+
+      yield* fill(here, key, orders, "new")
+      yield* here.invalidate(write(namespace, table("orders")))
+      assert.strictEqual(yield* peeked(here, key), undefined)
+      yield* miss(here, key, orders)
+    }))
+
+  it.live("ttl: a clock that was set, or stood still, ends what is held (race 18)", () =>
+    Effect.gen(function*() {
+      const { namespace, redis } = yield* setUp(calm)
+      const { clock, set } = makeClocks()
+      const here = yield* storeOn(redis, { coherence: "ttl", ...calm }).pipe(Effect.provideService(Clock.Clock, clock))
+      yield* Effect.gen(function*() {
+        for (const [wall, monotonic] of [[-61_000, 0], [0, 61_000], [5_000, 0]]) {
+          const key = keyOf(namespace, `${wall}, ${monotonic}`)
+          set(0, 0)
+          yield* Effect.sleep(2)
+          yield* fill(here, key, orders, "v")
+          assert.strictEqual(yield* peeked(here, key), "v", key.fingerprint)
+          set(wall, monotonic)
+          yield* Effect.sleep(2)
+          assert.strictEqual(yield* peeked(here, key), undefined)
+        }
+        // Both went on alike.
+        const key = keyOf(namespace, "alike")
+        yield* fill(here, key, orders, "v")
+        set(10_000, 10_000)
+        yield* Effect.sleep(2)
+        assert.strictEqual(yield* peeked(here, key), "v")
+      }).pipe(Effect.provideService(Clock.Clock, clock))
+    }))
+
+  it.live("revalidate: asks for the stamps each time, and decodes nothing", () =>
+    Effect.gen(function*() {
+      const { here, key, namespace, server, there } = yield* setUp({ coherence: "revalidate" })
+      let decoded = 0
+      const counted = {
+        ...key,
+        codec: {
+          ...key.codec,
+          decode: (text: string) => {
+            decoded++
+            return key.codec.decode(text)
+          }
+        }
+      }
+      yield* fill(there, key, orders, "v")
+      assert.strictEqual((yield* hit(here, counted, orders)).level, "L2")
+      yield* hit(here, counted, orders)
+      const sent = yield* server.monitor
+      const found = yield* hit(here, counted, orders)
+      assert.deepStrictEqual([found.level, found.value, decoded], ["L1", "v", 1])
+      assert.deepStrictEqual(yield* sent, ["EVALSHA"])
+      assert.strictEqual(yield* peeked(here, key), undefined)
+      const many = Effect.all(Array.from({ length: 50 }, () => hit(here, counted, orders)), {
+        concurrency: "unbounded"
+      })
+      assert.isTrue((yield* many).every(({ level }) => level === "L1"))
+      assert.lengthOf(yield* sent, 2)
+
+      assert.strictEqual(yield* here.store(key, entryOf("w", orders), found.lease), "accepted")
+      assert.deepStrictEqual((yield* hit(here, counted, orders)).value, "w")
+      const { lease } = yield* hit(here, counted, orders)
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* miss(here, counted, orders)
+      assert.strictEqual(yield* here.store(key, entryOf("late", orders), lease), "refused")
+
+      // Redis refuses writes: what it would say proves nothing.
+      yield* fill(here, counted, orders, "x")
+      yield* server.command("CONFIG", "SET", "min-replicas-to-write", "1")
+      assert.strictEqual((yield* Effect.flip(here.lookup(counted, orders))).reason._tag, "WriteRefused")
+    }))
+
+  it.live("is built without Redis, and comes to itself with it", () =>
+    Effect.gen(function*() {
+      const server = yield* TestRedis.makeServer()
+      yield* server.stop
+      const away = RedisStore.connectInBackground(NodeRedis.layer({ socket: { host: "127.0.0.1", port: server.port } }))
+      const redis = Context.get(yield* Layer.build(away), Redis.Redis)
+      const store = yield* storeOn(redis, brisk)
+      const key = keyOf(freshNamespace(), "q")
+      assert.strictEqual((yield* Effect.flip(store.lookup(key, orders))).reason._tag, "StoreUnavailable")
+      yield* server.start
+      yield* held(store, key, orders)
+    }))
+
+  it.live("ends with its scope, be Redis away", () =>
+    Effect.gen(function*() {
+      const { redis, server } = yield* setUp(brisk)
+      for (const isAway of [false, true]) {
+        const key = keyOf(freshNamespace(), "q")
+        yield* Effect.scoped(Effect.gen(function*() {
+          const store = yield* storeOn(redis, brisk)
+          yield* held(store, key, orders)
+          if (isAway) yield* server.stop
+        })).pipe(Effect.timeout("5 seconds"))
+        if (isAway) break
+        const commands = yield* server.monitor
+        yield* eventually(server.command("PUBSUB", "NUMSUB", "eqc:changes"), ([, count]) => count === 2)
+        yield* Effect.sleep(briskMillis / 2)
+        assert.notInclude((yield* commands).join(), key.namespace)
+      }
+    }))
+
+  it("refuses bad options by name and value", () => {
+    const cases: ReadonlyArray<readonly [any, string]> = [
+      [{ capacity: 0 }, "capacity"],
+      [{ maxBytes: -1 }, "maxBytes"],
+      [{ coherence: "hope" }, "coherence"],
+      [{ maxStaleness: 0 }, "maxStaleness"],
+      [{ maxStaleness: "99 millis" }, "maxStaleness"],
+      [{ maxStaleness: "Infinity" }, "maxStaleness"],
+      [{ coherence: "revalidate", maxStaleness: "1 second" }, "maxStaleness"],
+      [{ maxStale: 5 }, "maxStale"],
+      [{ layout: "round" }, "layout"],
+      [{ prefix: "a{b" }, "prefix"],
+      [{ maxDependencies: 0 }, "maxDependencies"],
+      [{ flightTimeout: 0 }, "flightTimeout"]
+    ]
+    for (const [options, option] of cases) {
+      try {
+        TieredStore.layer(options)
+        assert.fail(`accepted ${JSON.stringify(options)}`)
+      } catch (error) {
+        assert(error instanceof InvalidOptionError && error.option === option)
+        assert.deepStrictEqual([error.owner, error.value], ["TieredStore.layer", options[option]])
+      }
+    }
+  })
+})
+
+// -----------------------------------------------------------------------------
+// The guards of the scripts: each with what happens without it
+// -----------------------------------------------------------------------------
+
+const luaBySha = new Map(
+  [Coherence.beat, Coherence.hold].map(({ lua }) => [createHash("sha1").update(lua).digest("hex"), lua])
+)
+
+const withoutGuard = (redis: Redis.Redis["Service"], guard: string, mutant: string): Redis.Redis["Service"] => ({
+  ...redis,
+  send: (command, sha, ...args) => {
+    const lua = command === "EVALSHA" ? luaBySha.get(sha) : undefined
+    return lua?.includes(guard)
+      ? redis.send<any>("EVAL", lua.replaceAll(guard, mutant), ...args)
+      : redis.send<any>(command, sha, ...args)
+  }
+})
+
+const scriptGuards: ReadonlyArray<{
+  readonly name: string
+  readonly without: readonly [guard: string, mutant: string]
+  readonly coherence: "backplane" | "revalidate"
+  /** Whether all went right. */
+  readonly scenario: (on: {
+    readonly here: Service
+    readonly there: Service
+    readonly redis: Redis.Redis["Service"]
+    readonly key: CacheStore.CacheKey
+  }) => Effect.Effect<boolean, unknown>
+}> = [
+  {
+    name: "HOLD compares stamps",
+    without: ["latest and latest <= entry.lease and 1", "latest and 1"],
+    coherence: "revalidate",
+    scenario: Effect.fnUntraced(function*({ here, key, there }) {
+      yield* fill(here, key, orders)
+      yield* there.invalidate(write(key.namespace, table("orders")))
+      return (yield* here.lookup(key, orders))._tag === "Miss"
+    })
+  },
+  {
+    name: "HOLD compares epochs",
+    without: ["entry.epoch == epoch and newest", "newest"],
+    coherence: "revalidate",
+    scenario: Effect.fnUntraced(function*({ here, key, there }) {
+      yield* fill(here, key, orders)
+      yield* there.invalidate(everything(key.namespace))
+      yield* miss(there, keyOf(key.namespace, "another"), orders)
+      return (yield* here.lookup(key, orders))._tag === "Miss"
+    })
+  },
+  {
+    name: "HOLD asks for a write",
+    without: ["redis.call(\"DEL\", KEYS[3])", ""],
+    coherence: "revalidate",
+    scenario: Effect.fnUntraced(function*({ here, key, redis }) {
+      yield* fill(here, key, orders)
+      yield* redis.send("CONFIG", "SET", "min-replicas-to-write", "1")
+      const found = yield* Effect.exit(here.lookup(key, orders))
+      yield* redis.send("CONFIG", "SET", "min-replicas-to-write", "0")
+      return found._tag === "Failure"
+    })
+  },
+  {
+    name: "BEAT asks for a write",
+    without: ["redis.call(\"DEL\", KEYS[3])", ""],
+    coherence: "backplane",
+    scenario: Effect.fnUntraced(function*({ here, key, redis }) {
+      yield* held(here, key, orders)
+      yield* redis.send("CONFIG", "SET", "min-replicas-to-write", "1")
+      yield* Effect.sleep(briskMillis * 1.5)
+      const value = yield* peeked(here, key)
+      yield* redis.send("CONFIG", "SET", "min-replicas-to-write", "0")
+      return value === undefined
+    })
+  },
+  {
+    name: "BEAT begins an epoch where metadata are lost",
+    without: ["if not open() then rotate(redis.call) end", "open()"],
+    coherence: "backplane",
+    scenario: Effect.fnUntraced(function*({ here, key, redis }) {
+      yield* held(here, key, orders)
+      // As when a data set without the sentinel is restored in place.
+      const stamps = `eqc:{${key.namespace}:0}:stamps`
+      const [epoch] = (yield* redis.send<Array<string>>("ZRANGE", stamps, "-1", "-1"))!
+      yield* redis.send("ZREM", stamps, epoch)
+      yield* Effect.sleep(briskMillis)
+      return (yield* redis.send("ZSCORE", stamps, epoch)) === null &&
+        (yield* redis.send<Array<string>>("ZRANGE", stamps, "-1", "-1"))[0]?.startsWith("~")
+    })
+  }
+]
+
+layerTests(TestRedis.layer(), { excludeTestServices: true })("TieredStore: guards of the scripts", (it) => {
+  for (const { coherence, name, scenario, without: [guard, mutant] } of scriptGuards) {
+    it.effect(name, () =>
+      Effect.gen(function*() {
+        const redis = yield* Redis.Redis
+        const run = Effect.fnUntraced(function*(redis: Redis.Redis["Service"]) {
+          const options = coherence === "backplane" ? brisk : { coherence }
+          const [here, there] = [yield* storeOn(redis, options), yield* storeOn(redis, options)]
+          return yield* scenario({ here, there, redis, key: keyOf(freshNamespace(), "q") })
+        }, Effect.scoped)
+        assert.isTrue([...luaBySha.values()].some((lua) => lua.includes(guard)), "the guard is not in the scripts")
+        assert.isTrue(yield* run(redis), "with the guard")
+        assert.isFalse(yield* run(withoutGuard(redis, guard, mutant)), "without the guard")
+      }))
+  }
+})
+
+// -----------------------------------------------------------------------------
+// Two processes that write and read while messages and connections are lost
+// -----------------------------------------------------------------------------
+
+type Event =
+  | { readonly _tag: "Read"; readonly process: number; readonly query: number }
+  | { readonly _tag: "Write"; readonly process: number; readonly query: number }
+  | { readonly _tag: "Wait"; readonly millis: number }
+  | { readonly _tag: "Lose"; readonly process: number; readonly kind: "change" | "beat" }
+  | { readonly _tag: "Hold" | "Pass" | "End"; readonly process: number }
+  | { readonly _tag: "Kill" | "Flush" | "Forget" }
+
+const event: FastCheck.Arbitrary<Event> = (() => {
+  const process = FastCheck.nat(1)
+  const query = FastCheck.nat(2)
+  const of = <Tag extends string, A extends object>(_tag: Tag, rest: { [K in keyof A]: FastCheck.Arbitrary<A[K]> }) =>
+    FastCheck.record({ _tag: FastCheck.constant(_tag), ...rest }) as FastCheck.Arbitrary<any>
+  return FastCheck.oneof(
+    { weight: 12, arbitrary: of("Read", { process, query }) },
+    { weight: 4, arbitrary: of("Write", { process, query }) },
+    { weight: 4, arbitrary: of("Wait", { millis: FastCheck.constantFrom(1, 5, 40, 120) }) },
+    { weight: 2, arbitrary: of("Lose", { process, kind: FastCheck.constantFrom("change", "beat") }) },
+    { weight: 1, arbitrary: of("Hold", { process }) },
+    { weight: 1, arbitrary: of("Pass", { process }) },
+    { weight: 1, arbitrary: of("End", { process }) },
+    { weight: 1, arbitrary: of("Kill", {}) },
+    { weight: 1, arbitrary: of("Flush", {}) },
+    { weight: 1, arbitrary: of("Forget", {}) }
+  )
+})()
+
+describe("TieredStore: two processes", () => {
+  it.live(
+    "no answer is older than own writes, or than what was acknowledged so long ago (I2, I6)",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* TestRedis.makeServer()
+        const maxMillis = 100
+        const processes = yield* Effect.forEach([0, 1], () =>
+          Effect.gen(function*() {
+            const gate = Gate.make(Context.get(yield* Layer.build(TestRedis.client(server)), Redis.Redis))
+            return { gate, store: yield* storeOn(gate.redis, { maxStaleness: maxMillis }) }
+          }))
+        const sets = [orders, users, setOf(table("orders"), table("users"))]
+        const levels = { L1: 0, L2: 0 }
+
+        const history = Effect.fnUntraced(function*(events: ReadonlyArray<Event>) {
+          const namespace = freshNamespace()
+          /** The versions of the two tables, and who has written which when: acknowledged then. */
+          const versions = [0, 0]
+          const writes: Array<{ table: number; version: number; process: number; atMillis: number }> = []
+          const tablesOf = (query: number) => query === 2 ? [0, 1] : [query]
+
+          const read = Effect.fnUntraced(function*(process: number, query: number, allowedMillis: number) {
+            const { store } = processes[process]
+            const key = keyOf(namespace, `${query}`)
+            const now = yield* Clock.currentTimeMillis
+            const kept = store.peek(key, now)
+            const outcome = kept ?? (yield* Effect.option(store.lookup(key, sets[query])).pipe(
+              Effect.map((found) => found._tag === "Some" ? found.value : undefined)
+            ))
+            if (outcome === undefined) return
+            if ("value" in outcome) {
+              levels[outcome.level]++
+              const seen = outcome.value as ReadonlyArray<number>
+              for (const { atMillis, process: by, table, version } of writes) {
+                const mustSee = by === process || outcome.level === "L2" || atMillis < now - allowedMillis
+                if (mustSee && tablesOf(query).includes(table)) assert.isAtLeast(seen[table], version)
+              }
+            } else {
+              yield* Effect.ignore(store.store(key, entryOf([...versions], sets[query]), outcome.lease))
+            }
+          })
+
+          for (const event of events) {
+            switch (event._tag) {
+              case "Read":
+                yield* read(event.process, event.query, maxMillis)
+                break
+              case "Write":
+                for (const table of tablesOf(event.query)) versions[table]++
+                yield* processes[event.process].store.invalidate(
+                  write(namespace, ...tablesOf(event.query).map((i) => table(["orders", "users"][i])))
+                ).pipe(Effect.retry(Schedule.spaced("5 millis")))
+                for (const table of tablesOf(event.query)) {
+                  const atMillis = yield* Clock.currentTimeMillis
+                  writes.push({ table, version: versions[table], process: event.process, atMillis })
+                }
+                break
+              case "Wait":
+                yield* Effect.sleep(event.millis)
+                break
+              case "Lose":
+                processes[event.process].gate.loseMessages(1, event.kind)
+                break
+              case "Hold":
+                processes[event.process].gate.holdMessages()
+                break
+              case "Pass":
+                processes[event.process].gate.passMessages()
+                break
+              case "End":
+                processes[event.process].gate.endSubscriptions()
+                break
+              case "Kill":
+                yield* server.command("CLIENT", "KILL", "TYPE", "pubsub")
+                break
+              case "Flush":
+                yield* server.command("FLUSHALL")
+                break
+              case "Forget":
+                yield* server.command("DEL", `eqc:{${namespace}:0}:meta`)
+            }
+          }
+          // When all is quiet, whatever can be served equals the database (I4).
+          for (const { gate } of processes) {
+            gate.loseMessages(0)
+            gate.passMessages()
+          }
+          yield* Effect.sleep(maxMillis + 10)
+          for (const process of [0, 1, 0, 1]) for (const query of [0, 1, 2]) yield* read(process, query, 0)
+        })
+
+        yield* Effect.promise(() =>
+          FastCheck.assert(
+            FastCheck.asyncProperty(
+              FastCheck.array(event, { minLength: 10, maxLength: 60 }),
+              (events) => Effect.runPromise(history(events))
+            ),
+            { numRuns: 25, interruptAfterTimeLimit: 45_000 }
+          )
+        )
+        assert.isAbove(levels.L1, 20)
+        assert.isAbove(levels.L2, 5)
+      }).pipe(Effect.provideService(References.MinimumLogLevel, "None")),
+    90_000
+  )
 })
