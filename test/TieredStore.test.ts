@@ -748,6 +748,8 @@ describe("TieredStore", () => {
           assert.strictEqual(yield* peeked(here, key), undefined)
         }
         // Both went on alike.
+        set(0, 0)
+        yield* Effect.sleep(2)
         const key = keyOf(namespace, "alike")
         yield* fill(here, key, orders, "v")
         set(10_000, 10_000)
