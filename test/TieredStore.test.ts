@@ -104,6 +104,9 @@ const held = Effect.fnUntraced(function*(
   }
 })
 
+/** The first beat of a process is heard by the others, and tells them as much as their own. */
+const beatsAreOver = (there: Service, namespace: string) => held(there, keyOf(namespace, "there"), orders)
+
 const isGone = (store: Service, key: CacheStore.CacheKey) =>
   eventually(peeked(store, key), (value) => value === undefined)
 
@@ -172,6 +175,7 @@ describe("TieredStore", () => {
   it.live("a message that is missing drops everything with the next one", () =>
     Effect.gen(function*() {
       const { gate, here, key, namespace, other, there } = yield* setUp(calm)
+      yield* beatsAreOver(there, namespace)
       yield* held(here, key, orders)
       yield* held(here, other, users)
       gate.loseMessages(1)
@@ -201,6 +205,7 @@ describe("TieredStore", () => {
   it.live("a new epoch whose beginning is missing drops everything, though the number fits", () =>
     Effect.gen(function*() {
       const { gate, here, key, namespace, there } = yield* setUp(calm)
+      yield* beatsAreOver(there, namespace)
       yield* held(here, key, orders)
       gate.loseMessages(1)
       const begun = yield* there.invalidate(everything(namespace))
@@ -242,6 +247,24 @@ describe("TieredStore", () => {
       gate.passMessages()
       yield* held(here, other, orders)
       // What came before is not held either: nobody has heard what became of it.
+      assert.strictEqual(yield* peeked(here, key), undefined)
+    }))
+
+  it.live("what was asked for before the first beat is not held after it", () =>
+    Effect.gen(function*() {
+      const { gate, here, key, namespace, other, there } = yield* setUp(calm)
+      yield* fill(there, key, orders, "old")
+      yield* held(here, other, users)
+      gate.endSubscriptions()
+      yield* isGone(here, other)
+      const reply = gate.holdCommand("reply")
+      const asked = yield* Effect.forkScoped(here.lookup(key, orders))
+      yield* eventually(Effect.sync(reply.isHeld), (is) => is)
+      // Nobody here listens: the beat will be behind it.
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* held(here, other, users)
+      reply.release()
+      assert.strictEqual((yield* Fiber.join(asked))._tag, "Hit")
       assert.strictEqual(yield* peeked(here, key), undefined)
     }))
 
@@ -423,6 +446,39 @@ describe("TieredStore", () => {
       }).pipe(Effect.provideService(Clock.Clock, clock))
     }))
 
+  it.live("a beat that was published before anybody listened is not waited for", () =>
+    Effect.gen(function*() {
+      const { gate, key } = yield* setUp(calm)
+      const here = yield* storeOn(
+        { ...gate.redis, subscribe: (channel) => Effect.delay(gate.redis.subscribe(channel), "100 millis") },
+        calm
+      )
+      const reply = gate.holdCommand("reply")
+      yield* here.lookup(key, orders)
+      assert.isTrue(reply.isHeld())
+      yield* held(here, key, orders)
+      reply.release()
+    }))
+
+  it.live("a beat counts from when it was sent", () =>
+    Effect.gen(function*() {
+      const { gate, namespace } = yield* setUp(calm)
+      const { clock, set } = makeClocks()
+      const key = keyOf(namespace, "q")
+      yield* Effect.gen(function*() {
+        const here = yield* storeOn(gate.redis, calm)
+        gate.holdMessages()
+        yield* here.lookup(key, orders)
+        yield* Effect.sleep(50)
+        set(50_000, 50_000)
+        gate.passMessages()
+        yield* held(here, key, orders)
+        set(61_000, 61_000)
+        yield* Effect.sleep(2)
+        assert.strictEqual(yield* peeked(here, key), undefined)
+      }).pipe(Effect.provideService(Clock.Clock, clock))
+    }))
+
   it.live("beats that do not return end what is served within the time, and it goes on with the next one", () =>
     Effect.gen(function*() {
       const { gate, here, key } = yield* setUp(brisk)
@@ -595,6 +651,20 @@ describe("TieredStore", () => {
       assert.deepStrictEqual(yield* commands, [])
       yield* there.invalidate(write(namespace, table("orders")))
       yield* held(here, key, orders, "new")
+    }), 15_000)
+
+  it.live("a namespace that nobody uses is kept while somebody listens to changes", () =>
+    Effect.gen(function*() {
+      const { here, key, namespace, there } = yield* setUp({ maxStaleness: "100 millis" })
+      const seen: Array<string> = []
+      yield* here.changes.pipe(
+        Stream.runForEach(({ stamps }) => Effect.sync(() => seen.push(...stamps))),
+        Effect.forkScoped({ startImmediately: true })
+      )
+      yield* held(here, key, orders)
+      yield* Effect.sleep(4_000)
+      yield* there.invalidate(write(namespace, tag("late")))
+      yield* eventually(Effect.sync(() => seen.includes("#late")), (is) => is)
     }), 15_000)
 
   it.live("sends nothing for a hit, and one command for what is not here", () =>

@@ -5,7 +5,7 @@ import { availableParallelism, cpus } from "node:os"
 import { join } from "node:path"
 import { type Result, say, table } from "./harness.ts"
 
-const benches = ["hit", "allocations", "l1", "codec", "herd", "wire", "coalesce", "database", "invalidation"]
+const benches = ["hit", "allocations", "l1", "codec", "herd", "wire", "coalesce", "tiered", "database", "invalidation"]
 
 const json = process.argv.includes("--json")
 const names = process.argv.slice(2).filter((argument) => argument !== "--json")
