@@ -3,6 +3,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Redis from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
+import { createHash } from "node:crypto"
 
 export interface Gate {
   readonly redis: Redis.Redis["Service"]
@@ -13,23 +14,34 @@ export interface Gate {
   readonly loseMessages: (count: number, kind?: "change" | "beat") => void
   /** Ends every subscription, as one is that fails. */
   readonly endSubscriptions: () => void
-  /** The next command waits before it is sent, or its reply after it came. Both end when it is released. */
-  readonly holdCommand: (part: "request" | "reply") => { readonly isHeld: () => boolean; readonly release: () => void }
+  /** The next script, or the next run of this one, waits before it is sent, or its reply after it came, until released. */
+  readonly holdCommand: (
+    part: "request" | "reply",
+    lua?: string
+  ) => { readonly isHeld: () => boolean; readonly release: () => void }
 }
 
 export const make = (inner: Redis.Redis["Service"]): Gate => {
   const queues = new Set<Queue.Queue<Redis.RedisMessage, Redis.RedisError>>()
   let held: Array<() => void> | undefined
   let losing = { count: 0, kind: "change" }
-  let next: { part: "request" | "reply"; reached: boolean; readonly released: Deferred.Deferred<void> } | undefined
+  let next: {
+    readonly part: "request" | "reply"
+    readonly names: ReadonlyArray<string> | undefined
+    reached: boolean
+    readonly released: Deferred.Deferred<void>
+  } | undefined
 
   return {
     redis: {
       ...inner,
       send: (...command) =>
         Effect.suspend(() => {
-          const gate = command[0].startsWith("EVAL") ? next : undefined
-          if (gate === undefined) return inner.send<any>(...command)
+          const gate = next
+          const [name, script] = command
+          if (gate === undefined || !name.startsWith("EVAL") || gate.names?.includes(script) === false) {
+            return inner.send<any>(...command)
+          }
           next = undefined
           const wait = Effect.suspend(() => {
             gate.reached = true
@@ -37,7 +49,11 @@ export const make = (inner: Redis.Redis["Service"]): Gate => {
           })
           return gate.part === "request"
             ? Effect.andThen(wait, inner.send<any>(...command))
-            : Effect.tap(inner.send<any>(...command), wait)
+            : inner.send<any>(...command).pipe(
+              // A script that the server has yet to learn is sent again.
+              Effect.tapError(() => Effect.sync(() => next ??= gate)),
+              Effect.tap(wait)
+            )
         }),
       subscribe: (channel) =>
         Effect.gen(function*() {
@@ -74,8 +90,9 @@ export const make = (inner: Redis.Redis["Service"]): Gate => {
       }
       queues.clear()
     },
-    holdCommand: (part) => {
-      const gate = { part, reached: false, released: Deferred.makeUnsafe<void>() }
+    holdCommand: (part, lua) => {
+      const names = lua === undefined ? undefined : [lua, createHash("sha1").update(lua).digest("hex")]
+      const gate = { part, names, reached: false, released: Deferred.makeUnsafe<void>() }
       next = gate
       return { isHeld: () => gate.reached, release: () => Deferred.doneUnsafe(gate.released, Effect.void) }
     }

@@ -334,8 +334,8 @@ const run = <A>(
     Effect.mapError((error) => new CacheError({ operation, reason: Replies.reasonOf(error) }))
   )
 
-// What a value takes in memory against its text, about: rows of many columns less, and few rows more.
-const bytesPerCharacter = 6
+// What a value takes in memory against its text, about: 8 from some twenty rows on, half of it for one.
+const bytesPerCharacter = 8
 
 const toOutcome = (
   found: Replies.FoundOutcome,
