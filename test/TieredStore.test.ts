@@ -1,4 +1,5 @@
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
+import { PgClient } from "@effect/sql-pg"
 import { assert, describe, it, layer as layerTests } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -12,17 +13,22 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as FastCheck from "fast-check"
 import { createHash } from "node:crypto"
+import * as CachedSqlClient from "../src/CachedSqlClient.ts"
 import { InvalidOptionError } from "../src/CacheError.ts"
 import * as CacheStore from "../src/CacheStore.ts"
 import * as Dependency from "../src/Dependency.ts"
 import * as Coherence from "../src/internal/redis/coherence.ts"
+import * as QueryCache from "../src/QueryCache.ts"
 import * as RedisStore from "../src/RedisStore.ts"
 import * as TieredStore from "../src/TieredStore.ts"
+import * as UpstashRedis from "../src/UpstashRedis.ts"
 import { entryOf, fill, freshNamespace, hit, keyOf, miss, type Service, setOf, suite, write } from "./CacheStoreTest.ts"
-import * as Fleet from "./support/fleet.ts"
 import * as Gate from "./support/gate.ts"
+import * as Pglite from "./support/pglite.ts"
+import * as Processes from "./support/processes.ts"
 import * as TestRedis from "./support/redis.ts"
 import * as Door from "./support/redisDoor.ts"
+import * as Upstash from "./support/upstash.ts"
 
 const { row, table, tag } = Dependency
 
@@ -35,9 +41,9 @@ const storeOn = (redis: Redis.Redis["Service"], options?: TieredStore.TieredStor
 
 for (const layout of ["flat", "grouped"] as const) {
   for (const coherence of ["backplane", "revalidate", "ttl"] as const) {
-    const fleet = Fleet.make()
+    const processes = Processes.make()
     const store = Effect.flatMap(Redis.Redis, (redis) => storeOn(redis, { layout, coherence }))
-    const member = coherence === "backplane" ? Effect.flatMap(store, fleet.join) : store
+    const member = coherence === "backplane" ? Effect.flatMap(store, processes.join) : store
     const command = (...args: ReadonlyArray<string>) =>
       Effect.flatMap(TestRedis.RedisServer, (server) => server.command(...args))
     const lost = (...args: ReadonlyArray<string>) => (namespace: string) =>
@@ -868,6 +874,60 @@ describe("TieredStore", () => {
       yield* server.command("CONFIG", "SET", "min-replicas-to-write", "1")
       assert.strictEqual((yield* Effect.flip(here.lookup(counted, orders))).reason._tag, "WriteRefused")
     }))
+
+  it.live("over REST: by its event stream, or without", () =>
+    Effect.gen(function*() {
+      const { token, url } = yield* Upstash.UpstashServer
+      const redis = Effect.map(Layer.build(UpstashRedis.layer({ url, token })), Context.get(Redis.Redis))
+      for (const coherence of ["backplane", "revalidate", "ttl"] as const) {
+        const options = { coherence, ...(coherence === "revalidate" ? {} : brisk) }
+        const [here, there] = [yield* storeOn(yield* redis, options), yield* storeOn(yield* redis, options)]
+        const namespace = freshNamespace()
+        const key = keyOf(namespace, "q")
+        if (coherence === "backplane") yield* held(here, key, orders)
+        else yield* fill(here, key, orders)
+        assert.strictEqual((yield* hit(here, key, orders)).level, "L1")
+        yield* there.invalidate(write(namespace, table("orders")))
+        if (coherence !== "revalidate") yield* isGone(here, key)
+        yield* miss(here, key, orders)
+      }
+    }).pipe(Effect.provide(Upstash.layer)))
+
+  it.live("under two clients: own writes at once, others' soon", () =>
+    Effect.gen(function*() {
+      const database = Context.get(yield* Layer.build(Pglite.layer()), PgClient.PgClient)
+      const { here: store, namespace, there: other } = yield* setUp({})
+      const clientOver = (store: Service) =>
+        CachedSqlClient.layer({ namespace, lookupTimeout: "5 seconds", invalidationTimeout: "5 seconds" }).pipe(
+          Layer.provide([Layer.succeed(CacheStore.CacheStore, store), Layer.succeed(PgClient.PgClient, database)]),
+          Layer.build,
+          Effect.map(Context.get(PgClient.PgClient))
+        )
+      const [here, there] = [yield* clientOver(store), yield* clientOver(other)]
+      yield* database`CREATE TABLE counters (id int PRIMARY KEY, n int)`
+      yield* database`INSERT INTO counters VALUES (1, 0)`
+      const read = (sql: PgClient.PgClient) =>
+        Effect.map(
+          QueryCache.withInfo(QueryCache.cached(sql<{ n: number }>`SELECT n FROM counters WHERE id = ${1}`)),
+          ([[info], [row]]) => ({ level: info.level, n: row.n })
+        )
+      const set = (sql: PgClient.PgClient, n: number) => sql`UPDATE counters SET n = ${n} WHERE id = ${1}`
+      for (const sql of [here, there]) yield* eventually(Effect.orDie(read(sql)), ({ level }) => level === "L1")
+
+      for (let n = 1; n <= 40; n++) {
+        const [writer, reader] = n % 2 === 0 ? [here, there] : [there, here]
+        // Readers of both are under way while it is written.
+        const readers = yield* Effect.forkScoped(
+          Effect.forEach([reader, writer, reader, writer, writer], read, { concurrency: "unbounded" })
+        )
+        yield* set(writer, n)
+        assert.strictEqual((yield* read(writer)).n, n)
+        yield* Fiber.join(readers)
+        assert.strictEqual((yield* read(writer)).n, n)
+        yield* eventually(Effect.orDie(read(reader)), (found) => found.n === n)
+        yield* eventually(Effect.orDie(read(writer)), ({ level }) => level === "L1")
+      }
+    }), 30_000)
 
   it.live("is built without Redis, and comes to itself with it", () =>
     Effect.gen(function*() {

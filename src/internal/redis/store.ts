@@ -301,7 +301,7 @@ export const make = (
 }
 
 /** What a message means that no version of the scripts writes. */
-export const unreadable = (): CacheError =>
+const unreadable = (): CacheError =>
   new CacheError({
     operation: "subscribe",
     reason: new InvalidReply({ message: "a message on the channel of invalidations cannot be read" })

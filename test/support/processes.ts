@@ -13,11 +13,11 @@ interface Member {
   readonly heard: Map<string, LogicalClock>
 }
 
-export interface Fleet {
+export interface Processes {
   readonly join: (store: Service) => Effect.Effect<Service, never, Scope.Scope>
 }
 
-export const make = (): Fleet => {
+export const make = (): Processes => {
   const members = new Set<Member>()
 
   const hasHeard = ({ heard }: Member, namespace: string, at: LogicalClock): boolean => {
