@@ -116,11 +116,12 @@ export const make = (
   const lookupMany = (requests: ReadonlyArray<LookupRequest>): Effect.Effect<ReadonlyArray<Outcome>, CacheError> =>
     requests.length === 0 ? Effect.succeed([]) : Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const { namespace } = requests[0].key
+      // First, since it may find that nothing may be served any more.
+      const isServed = serves(namespace, now)
       const found = requests.map(({ dependencies, key, maxAgeMillis }) =>
         table.lookup(key, dependencies, now, maxAgeMillis)
       )
       const leases = found.map(({ lease }) => lease)
-      const isServed = serves(namespace, now)
       const held = found.flatMap((outcome, i) =>
         isServed && outcome._tag === "Hit" && outcome.dependencies?.id === requests[i].dependencies.id
           ? [{ index: i, outcome }]
