@@ -84,6 +84,9 @@ const calm = { maxStaleness: "1 minute" } as const
 const brisk = { maxStaleness: "300 millis" } as const
 const briskMillis = 300
 
+/** How late a busy machine may notice. */
+const lateMillis = 200
+
 /** What the process would serve at once. */
 const peeked = (store: Service, key: CacheStore.CacheKey) =>
   Effect.map(Clock.currentTimeMillis, (now) => store.peek(key, now)?.value)
@@ -200,7 +203,7 @@ describe("TieredStore", () => {
       yield* there.invalidate(write(namespace, table("orders")))
       const acknowledged = yield* Clock.currentTimeMillis
       yield* isGone(here, key)
-      assert.isBelow((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + 50)
+      assert.isBelow((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + lateMillis)
       // Not for want of a beat: what else was held is gone as well, and does not come back with one.
       yield* Effect.sleep(briskMillis)
       assert.strictEqual(yield* peeked(here, key), undefined)
@@ -492,7 +495,7 @@ describe("TieredStore", () => {
       gate.holdMessages()
       const from = yield* Clock.currentTimeMillis
       yield* isGone(here, key)
-      assert.isAtMost((yield* Clock.currentTimeMillis) - from, briskMillis + 50)
+      assert.isAtMost((yield* Clock.currentTimeMillis) - from, briskMillis + lateMillis)
       // Redis answers all the same.
       assert.strictEqual((yield* hit(here, key, orders)).level, "L2")
       gate.passMessages()
@@ -502,11 +505,11 @@ describe("TieredStore", () => {
 
   it.live("one beat that is lost is none too few", () =>
     Effect.gen(function*() {
-      const { gate, here, key } = yield* setUp(brisk)
+      const { gate, here, key } = yield* setUp({ maxStaleness: "1500 millis" })
       yield* held(here, key, orders)
-      for (let i = 0; i < 3; i++) {
+      for (let i = 0; i < 2; i++) {
         gate.loseMessages(1, "beat")
-        const until = (yield* Clock.currentTimeMillis) + 240
+        const until = (yield* Clock.currentTimeMillis) + 1_200
         while ((yield* Clock.currentTimeMillis) < until) {
           assert.strictEqual(yield* peeked(here, key), "q")
           yield* Effect.sleep(2)
@@ -551,7 +554,7 @@ describe("TieredStore", () => {
         yield* there.invalidate(write(namespace, table("orders")))
         const acknowledged = yield* Clock.currentTimeMillis
         yield* isGone(here, key)
-        assert.isAtMost((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + 50)
+        assert.isAtMost((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + lateMillis)
       }
     }))
 
@@ -570,7 +573,7 @@ describe("TieredStore", () => {
       yield* there.invalidate(write(namespace, table("orders")))
       const acknowledged = yield* Clock.currentTimeMillis
       yield* isGone(here, key)
-      assert.isAtMost((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + 50)
+      assert.isAtMost((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + lateMillis)
       yield* held(here, key, orders, "new")
       yield* there.invalidate(write(namespace, table("orders")))
       yield* isGone(here, key)
@@ -665,10 +668,13 @@ describe("TieredStore", () => {
       const { here, key, namespace, server, there } = yield* setUp({ maxStaleness: "100 millis" })
       yield* held(here, key, orders)
       yield* held(there, key, orders)
-      yield* Effect.sleep(4_000)
-      const commands = yield* server.monitor
-      yield* Effect.sleep(200)
-      assert.deepStrictEqual(yield* commands, [])
+      const sent = Effect.scoped(Effect.gen(function*() {
+        const commands = yield* server.monitor
+        yield* Effect.sleep(200)
+        return (yield* commands).length
+      }))
+      assert.isAbove(yield* sent, 0)
+      yield* eventually(sent, (count) => count === 0)
       yield* there.invalidate(write(namespace, table("orders")))
       yield* held(here, key, orders, "new")
     }), 15_000)
@@ -803,7 +809,7 @@ describe("TieredStore", () => {
       // Its lease is of when it was valid.
       assert.strictEqual(yield* here.store(key, entryOf("late", orders), found.lease), "refused")
       yield* isGone(here, key)
-      assert.isAtMost((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + 50)
+      assert.isAtMost((yield* Clock.currentTimeMillis) - acknowledged, briskMillis + lateMillis)
       yield* miss(here, key, orders)
 
       // From Redis for so long as from the database.
