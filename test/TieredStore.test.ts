@@ -237,9 +237,11 @@ describe("TieredStore", () => {
   it.live("a subscription that fails drops everything, and is begun again", () =>
     Effect.gen(function*() {
       const { gate, here, key, namespace, there } = yield* setUp(calm)
-      yield* held(here, key, orders)
-      gate.endSubscriptions()
-      yield* isGone(here, key)
+      for (const defect of [undefined, new Error("a defect"), undefined]) {
+        yield* held(here, key, orders)
+        gate.endSubscriptions(defect)
+        yield* isGone(here, key)
+      }
       yield* held(here, key, orders)
       yield* there.invalidate(write(namespace, table("orders")))
       yield* isGone(here, key)

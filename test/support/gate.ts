@@ -1,4 +1,5 @@
 // A Redis whose messages and commands wait, or are lost, when a test says so. What passes is real.
+import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Redis from "effect/persistence/Redis"
@@ -12,8 +13,8 @@ export interface Gate {
   readonly passMessages: () => void
   /** The next messages of a kind are lost. */
   readonly loseMessages: (count: number, kind?: "change" | "beat") => void
-  /** Ends every subscription, as one is that fails. */
-  readonly endSubscriptions: () => void
+  /** Ends every subscription: as one that fails, or with a defect. */
+  readonly endSubscriptions: (defect?: unknown) => void
   /** The next script, or the next run of this one, waits before it is sent, or its reply after it came, until released. */
   readonly holdCommand: (
     part: "request" | "reply",
@@ -84,10 +85,11 @@ export const make = (inner: Redis.Redis["Service"]): Gate => {
     loseMessages: (count, kind = "change") => {
       losing = { count, kind }
     },
-    endSubscriptions: () => {
-      for (const queue of queues) {
-        Effect.runSync(Queue.fail(queue, new Redis.RedisError({ cause: new Error("Socket closed unexpectedly") })))
-      }
+    endSubscriptions: (defect) => {
+      const cause = defect === undefined
+        ? Cause.fail(new Redis.RedisError({ cause: new Error("Socket closed unexpectedly") }))
+        : Cause.die(defect)
+      for (const queue of queues) Effect.runSync(Queue.failCause(queue, cause))
       queues.clear()
     },
     holdCommand: (part, lua) => {

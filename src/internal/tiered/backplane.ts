@@ -6,13 +6,14 @@
  * has become deaf, where beats are answered but none returns, is ended first: a
  * connection that is half open says nothing of it.
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import type * as Redis from "effect/persistence/Redis"
+import * as Redis from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import { CacheError, StoreTimeout } from "../../CacheError.ts"
@@ -126,11 +127,10 @@ export const make = Effect.fnUntraced(function*(options: {
 
   let failures = 0
   let isSilent = false
-  const silent = (error: CacheError | undefined) =>
+  const silent = (reason: string) =>
     Effect.suspend(() => {
       if (isSilent) return Effect.void
       isSilent = true
-      const reason = error === undefined ? "it has become deaf" : error.reason._tag
       return Effect.logWarning(
         `The subscription to invalidations has ended (${reason}); Redis answers until it is back`
       )
@@ -152,9 +152,7 @@ export const make = Effect.fnUntraced(function*(options: {
       for (const { message } of messages) hear(message)
       return heard
     }))
-    yield* Effect.raceFirst(messages, Deferred.await(deaf)).pipe(
-      Effect.mapError((error) => new CacheError({ operation: "subscribe", reason: Replies.reasonOf(error) }))
-    )
+    yield* Effect.raceFirst(messages, Deferred.await(deaf))
   })).pipe(
     Effect.onExit(() =>
       Effect.sync(() => {
@@ -164,7 +162,13 @@ export const make = Effect.fnUntraced(function*(options: {
     )
   )
   const listening = listen.pipe(
-    Effect.matchEffect({ onSuccess: () => silent(undefined), onFailure: silent }),
+    Effect.matchCauseEffect({
+      onSuccess: () => silent("it has become deaf"),
+      onFailure: (cause) => {
+        const error = Cause.squash(cause)
+        return silent(error instanceof Redis.RedisError ? Replies.reasonOf(error)._tag : "it died")
+      }
+    }),
     Effect.andThen(Effect.suspend(() => Effect.sleep(pauseOf(failures++)))),
     Effect.forever
   )
