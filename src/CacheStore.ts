@@ -217,6 +217,8 @@ export interface Kept {
   readonly costMillis: number
   /** The dependencies it was filled with, where the store keeps them at hand. */
   readonly dependencies: DependencySet | undefined
+  /** About how much memory `value` takes, where the store has just made it. */
+  readonly bytes?: number | undefined
 }
 
 /**

@@ -11,10 +11,9 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
-import { InvalidOptionError } from "./CacheError.ts"
 import { CacheStore } from "./CacheStore.ts"
-import * as Options from "./internal/options.ts"
 import * as Background from "./internal/redis/background.ts"
+import * as Settings from "./internal/redis/settings.ts"
 import * as Store from "./internal/redis/store.ts"
 
 /**
@@ -94,21 +93,10 @@ export interface RedisStoreOptions {
  * @since 0.1.0
  */
 export const layer = (options?: RedisStoreOptions): Layer.Layer<CacheStore, never, Redis.Redis> => {
-  const owner = "RedisStore.layer"
-  Options.known(owner, options, ["layout", "prefix", "maxDependencies", "flightTimeout"])
-  const layout = Options.oneOf(owner, "layout", options?.layout, ["flat", "grouped"], "flat")
-  const prefix = Options.text(owner, "prefix", options?.prefix ?? "eqc")
-  if (/[{}]/.test(prefix)) throw new InvalidOptionError(owner, "prefix", prefix, "without braces")
-  const maxDependencies = Options.count(owner, "maxDependencies", options?.maxDependencies, 200_000)
-  const flightTimeout = Options.millis(owner, "flightTimeout", options?.flightTimeout, 5_000)
-  // Redis takes whole milliseconds, and not any number of them.
-  const flightMillis = Math.min(Math.ceil(flightTimeout), 2 ** 42)
+  const settings = Settings.make("RedisStore.layer", options, [])
   return Layer.effect(
     CacheStore,
-    Effect.map(
-      Redis.Redis,
-      (redis) => Store.make(redis, { layout, prefix, maxDependencies, flightMillis, maxRequests: 128 })
-    )
+    Effect.map(Redis.Redis, (redis) => Store.make(redis, settings))
   )
 }
 

@@ -32,6 +32,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/rowCodec",
     "internal/rows",
     "internal/schemas",
+    "internal/tiered/",
     "internal/viewCodec"
   ],
   [

@@ -16,6 +16,7 @@ const benches = [
   "herd",
   "wire",
   "coalesce",
+  "tiered",
   "database",
   "invalidation"
 ]

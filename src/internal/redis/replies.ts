@@ -50,17 +50,26 @@ export const found = (reply: unknown, nonce: string, count: number): Found => {
 }
 
 export const stored = (reply: unknown, nonce: string, count: number): Stored => {
+  const { at, verdicts } = judged(reply, nonce, count, "stored", "STORE")
+  return { at, verdicts: verdicts.map((verdict) => verdict ? "accepted" : "refused") }
+}
+
+/** Whether each holds, and at which clock. */
+export const held = (reply: unknown, nonce: string, count: number) => judged(reply, nonce, count, "held", "HOLD")
+
+const judged = (reply: unknown, nonce: string, count: number, expected: string, script: string): {
+  /** `undefined` where the metadata were lost. */
+  readonly at: LogicalClock | undefined
+  readonly verdicts: ReadonlyArray<boolean>
+} => {
   if (Array.isArray(reply) && reply.length === 2 && reply[0] === "lost") {
     answering(reply[1], nonce)
-    return { at: undefined, verdicts: Array.from({ length: count }, () => "refused") }
+    return { at: undefined, verdicts: Array.from({ length: count }, () => false) }
   }
   const [tag, of, epoch, clock, verdicts] = tuple(reply, 5)
-  if (tag !== "stored") throw unexpected("STORE")
+  if (tag !== expected) throw unexpected(script)
   answering(of, nonce)
-  return {
-    at: logicalClock(epoch, clock),
-    verdicts: tuple(verdicts, count).map((verdict) => whole(verdict, 1) === 1 ? "accepted" : "refused")
-  }
+  return { at: logicalClock(epoch, clock), verdicts: tuple(verdicts, count).map((verdict) => whole(verdict, 1) === 1) }
 }
 
 export const released = (reply: unknown, nonce: string): void => {
@@ -69,9 +78,14 @@ export const released = (reply: unknown, nonce: string): void => {
   answering(of, nonce)
 }
 
-export const invalidated = (reply: unknown, nonce: string): LogicalClock => {
+export const invalidated = (reply: unknown, nonce: string): LogicalClock =>
+  clockOf(reply, nonce, "invalidated", "INVALIDATE")
+
+export const beaten = (reply: unknown, nonce: string): LogicalClock => clockOf(reply, nonce, "beaten", "BEAT")
+
+const clockOf = (reply: unknown, nonce: string, expected: string, script: string): LogicalClock => {
   const [tag, of, epoch, clock] = tuple(reply, 4)
-  if (tag !== "invalidated") throw unexpected("INVALIDATE")
+  if (tag !== expected) throw unexpected(script)
   answering(of, nonce)
   return logicalClock(epoch, clock)
 }

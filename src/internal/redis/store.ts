@@ -6,19 +6,22 @@ import * as Effect from "effect/Effect"
 import type * as Redis from "effect/persistence/Redis"
 import * as Stream from "effect/Stream"
 import { CacheError, InvalidOptionError, InvalidReply } from "../../CacheError.ts"
-import {
-  type CacheKey,
+import type {
+  CacheKey,
   CacheStore,
-  type Lease,
-  type LogicalClock,
-  type LookupRequest,
-  type Outcome,
-  type StoreRequest
+  Invalidation,
+  Lease,
+  LogicalClock,
+  LookupRequest,
+  Outcome,
+  StoreRequest
 } from "../../CacheStore.ts"
 import type { DependencySet } from "../../Dependency.ts"
 import * as Coalesce from "./coalesce.ts"
+import * as Coherence from "./coherence.ts"
 import type { Layout } from "./layouts.ts"
-import { type Head, orderOf } from "./prelude.ts"
+import { makeNonces, Namespace, Sets } from "./namespace.ts"
+import type { Head } from "./prelude.ts"
 import * as Replies from "./replies.ts"
 import * as Script from "./script.ts"
 import * as Scripts from "./scripts.ts"
@@ -51,15 +54,41 @@ interface Filled {
 
 type Verdict = "accepted" | "refused"
 
+/** What a process that holds values itself asks besides. */
+export interface RedisOperations {
+  /**
+   * Asks for a beat, which is published under the nonce. Succeeds where Redis accepts writes. `sent` must be run once.
+   */
+  readonly beat: (
+    namespace: string
+  ) => { readonly nonce: string; readonly sent: Effect.Effect<LogicalClock, CacheError> }
+  /** The clock at which what was valid at a lease still is; `undefined` where it is not. */
+  readonly hold: (
+    namespace: string,
+    requests: ReadonlyArray<HoldRequest>
+  ) => Effect.Effect<ReadonlyArray<LogicalClock | undefined>, CacheError>
+  /** Raises the mark by which a Redis that went back is noticed. */
+  readonly saw: (namespace: string, clock: LogicalClock) => void
+}
+
+export interface HoldRequest {
+  readonly dependencies: DependencySet
+  readonly at: LogicalClock
+}
+
+export const channelOf = (prefix: string): string => `${prefix}:changes`
+
 export const make = (
   redis: Redis.Redis["Service"],
   { flightMillis, layout, maxDependencies, maxRequests, prefix }: Settings
-): CacheStore["Service"] => {
-  const channel = `${prefix}:changes`
+): CacheStore["Service"] & RedisOperations => {
+  const channel = channelOf(prefix)
   const runLookup = Script.run(redis, Scripts.lookup[layout])
   const runStore = Script.run(redis, Scripts.store[layout])
   const runRelease = Script.run(redis, Scripts.release)
   const runInvalidate = Script.run(redis, Scripts.invalidate)
+  const runBeat = Script.run(redis, Coherence.beat)
+  const runHold = Script.run(redis, Coherence.hold)
   const nonces = makeNonces()
   const namespaces = new Map<string, Namespace>()
 
@@ -195,7 +224,43 @@ export const make = (
       )
     })
 
-  return CacheStore.of({
+  const hold = Coalesce.make<HoldRequest, LogicalClock | undefined>({
+    maxRequests,
+    maxBytes: maxStampBytes,
+    bytesOf: ({ dependencies }) => Wire.set(dependencies).stamps.length,
+    send: (name, requests) => {
+      const namespace = namespaceOf(name)
+      const sets = new Sets()
+      const head = headOf(namespace)
+      const entries = requests.map(({ at, dependencies }) => ({
+        set: sets.index(dependencies, Wire.set(dependencies)),
+        epoch: at.epoch,
+        lease: at.clock
+      }))
+      return run(
+        "lookup",
+        runHold({ head, keys: namespace.keys.writable, sets: sets.list, entries }),
+        (reply) => Replies.held(reply, head.nonce, requests.length)
+      ).pipe(Effect.map(({ at, verdicts }) => {
+        if (at !== undefined) namespace.saw(at)
+        return verdicts.map((holds) => holds ? at : undefined)
+      }))
+    }
+  })
+
+  return {
+    hold,
+    beat: (name) => {
+      const namespace = namespaceOf(name)
+      const head = headOf(namespace)
+      const sent = run(
+        "lookup",
+        runBeat({ head, keys: namespace.keys.writable }),
+        (reply) => Replies.beaten(reply, head.nonce)
+      )
+      return { nonce: head.nonce, sent: Effect.tap(sent, (clock) => Effect.sync(() => namespace.saw(clock))) }
+    },
+    saw: (name, clock) => namespaceOf(name).saw(clock),
     shared: true,
     peek: () => undefined,
     lookup: (key, dependencies, maxAgeMillis) =>
@@ -212,7 +277,7 @@ export const make = (
           "invalidate",
           runInvalidate({
             head,
-            keys: [...namespace.keys.metadata, namespace.keys.scratch],
+            keys: namespace.keys.writable,
             ...Wire.targets(request),
             groups: layout === "flat"
               ? []
@@ -227,17 +292,20 @@ export const make = (
     changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(
       Stream.mapError((error) => new CacheError({ operation: "subscribe", reason: Replies.reasonOf(error) })),
       Stream.mapEffect(({ message }) => {
-        const change = Wire.change(message)
-        return change !== undefined ? Effect.succeed(change) : Effect.fail(
-          new CacheError({
-            operation: "subscribe",
-            reason: new InvalidReply({ message: "a message on the channel of invalidations cannot be read" })
-          })
-        )
-      })
+        const change = Wire.message(message)
+        return change !== undefined ? Effect.succeed(change) : Effect.fail(unreadable())
+      }),
+      Stream.filter((change): change is Invalidation => !Wire.isBeat(change))
     )
-  })
+  }
 }
+
+/** What a message means that no version of the scripts writes. */
+const unreadable = (): CacheError =>
+  new CacheError({
+    operation: "subscribe",
+    reason: new InvalidReply({ message: "a message on the channel of invalidations cannot be read" })
+  })
 
 // What a command carries at most.
 const maxStampBytes = 1024 * 1024
@@ -266,6 +334,9 @@ const run = <A>(
     Effect.mapError((error) => new CacheError({ operation, reason: Replies.reasonOf(error) }))
   )
 
+// What a value takes in memory against its text, about: 8 from some twenty rows on, half of it for one.
+const bytesPerCharacter = 8
+
 const toOutcome = (
   found: Replies.FoundOutcome,
   { askedAtMillis, request: { dependencies, key }, token }: Asked,
@@ -293,45 +364,10 @@ const toOutcome = (
     expiresAtMillis: storedAtMillis + found.timeToLiveMillis,
     costMillis: found.costMillis,
     dependencies: found.same ? dependencies : undefined,
+    bytes: found.value.length * bytesPerCharacter,
     lease
   } as const
   return claim === undefined ? { _tag: "Hit", ...kept } : { _tag: "Stale", ...kept, waiting: claim._tag === "wait" }
-}
-
-/** What this process knows of a namespace. */
-class Namespace {
-  readonly keys: Wire.Keys
-  /** The highest clock seen, by which a Redis that went back is noticed. */
-  seen: LogicalClock | undefined
-
-  constructor(prefix: string, name: string) {
-    this.keys = new Wire.Keys(prefix, name)
-    this.seen = undefined
-  }
-
-  // Replies may be handled in another order than Redis gave them.
-  saw(clock: LogicalClock): void {
-    if (this.seen !== undefined) {
-      const order = orderOf(clock.epoch) - orderOf(this.seen.epoch)
-      if (order < 0 || (order === 0 && clock.epoch === this.seen.epoch && clock.clock <= this.seen.clock)) return
-    }
-    this.seen = { epoch: clock.epoch, clock: clock.clock }
-  }
-}
-
-/** The distinct dependency sets of a batch, numbered from 1 as Lua does. */
-class Sets {
-  readonly list: Array<Wire.WireSet> = []
-  private readonly indices = new Map<string, number>()
-
-  index(dependencies: DependencySet, wire: Wire.WireSet): number {
-    let index = this.indices.get(dependencies.id)
-    if (index === undefined) {
-      index = this.list.push(wire)
-      this.indices.set(dependencies.id, index)
-    }
-    return index
-  }
 }
 
 const namespaceOfAll = (requests: ReadonlyArray<{ readonly key: CacheKey }>): string => {
@@ -347,11 +383,3 @@ const namespaceOfAll = (requests: ReadonlyArray<{ readonly key: CacheKey }>): st
 // A value that is not well formed would come back from UTF-8 as another one.
 const isWellFormed = (text: string & { readonly isWellFormed?: () => boolean }): boolean =>
   text.isWellFormed === undefined ? !/\p{Surrogate}/u.test(text) : text.isWellFormed()
-
-// An epoch never repeats: no two processes draw the same 128 bits, no process counts a number twice.
-const makeNonces = (): () => string => {
-  const bytes = crypto.getRandomValues(new Uint8Array(16))
-  const process = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
-  let count = 0
-  return () => `${process}.${(count++).toString(36)}`
-}

@@ -10,7 +10,7 @@
  */
 import { sha3_256 } from "@noble/hashes/sha3.js"
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js"
-import type { InvalidateRequest, Invalidation } from "../../CacheStore.ts"
+import type { InvalidateRequest, Invalidation, LogicalClock } from "../../CacheStore.ts"
 import * as Dependency from "../../Dependency.ts"
 
 // Stamps that begin with `~` are taken: by escaped ones, and by the sentinel.
@@ -55,13 +55,14 @@ export class Keys {
   private readonly base: string
   readonly namespace: string
   readonly metadata: readonly [meta: string, stamps: string]
-  readonly scratch: string
+  /** The same, and one that scripts may delete, to learn whether Redis accepts writes. */
+  readonly writable: readonly [meta: string, stamps: string, scratch: string]
 
   constructor(prefix: string, namespace: string) {
     this.namespace = name(namespace)
     this.base = `${prefix}:{${this.namespace}:0}:`
     this.metadata = [`${this.base}meta`, `${this.base}stamps`]
-    this.scratch = `${this.base}scratch`
+    this.writable = [...this.metadata, `${this.base}scratch`]
   }
 
   entry(fingerprint: string): string {
@@ -172,19 +173,25 @@ export const tables = (request: InvalidateRequest): ReadonlyArray<string> => {
   return [...found]
 }
 
+/** A process asks how far it has heard: behind all invalidations that were acknowledged before it asked. */
+export interface Beat extends LogicalClock {
+  readonly namespace: string
+  /** Names who asked, and which time. */
+  readonly nonce: string
+}
+
 /** Reads a message of the channel. `undefined` where no version of the scripts writes such a one. */
-export const change = (message: string): Invalidation | undefined => {
-  const [version, namespace, epoch, clock, all, ...stamps] = message.split("\t")
-  if (version !== "1" || !epoch || !/^\d{1,16}$/.test(clock ?? "") || (all !== "" && all !== "*")) return undefined
+export const message = (text: string): Invalidation | Beat | undefined => {
+  const [version, name, epoch, clock, kind, ...rest] = text.split("\t")
+  if (version !== "1" || !epoch || !/^\d{1,16}$/.test(clock ?? "")) return undefined
+  const head = { namespace: nameBack(name), epoch, clock: Number(clock) }
+  if (kind === "b") return rest.length === 1 ? { ...head, nonce: rest[0] } : undefined
+  if (kind !== "" && kind !== "*") return undefined
   try {
-    return {
-      namespace: nameBack(namespace),
-      epoch,
-      clock: Number(clock),
-      all: all === "*",
-      stamps: stamps.filter((line) => line !== "").map(stampBack)
-    }
+    return { ...head, all: kind === "*", stamps: rest.filter((line) => line !== "").map(stampBack) }
   } catch {
     return undefined
   }
 }
+
+export const isBeat = (message: Invalidation | Beat): message is Beat => "nonce" in message
