@@ -26,7 +26,7 @@ const measure = async (): Promise<ReadonlyArray<Result>> => {
   const scope = Effect.runSync(Scope.make())
   const context = await Effect.runPromise(Layer.buildWithScope(
     Layer.merge(
-      CachedSqlClient.layer().pipe(Layer.provide(CacheStore.layerMemory())),
+      CachedSqlClient.layer({ catalogInterval: false }).pipe(Layer.provide(CacheStore.layerMemory())),
       Layer.effect(Base, PgClient.PgClient)
     ).pipe(Layer.provide(Stub.layer([{ id: 1, name: "Ada", email: "ada@example.com", age: 36 }]))),
     scope

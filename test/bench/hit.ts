@@ -49,7 +49,9 @@ export const run = async (): Promise<ReadonlyArray<Result>> => {
   const context = await Effect.runPromise(
     Layer.buildWithScope(
       Layer.mergeAll(
-        CachedSqlClient.layer().pipe(Layer.provide([CacheStore.layerMemory({ capacity: 100_000 }), stub])),
+        CachedSqlClient.layer({ catalogInterval: false }).pipe(
+          Layer.provide([CacheStore.layerMemory({ capacity: 100_000 }), stub])
+        ),
         Layer.effect(Base, PgClient.PgClient).pipe(Layer.provide(stub))
       ),
       scope

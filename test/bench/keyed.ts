@@ -82,7 +82,9 @@ const structOf = (i: number) => ({ team: "a team", id: at(i) })
 export const run = async (): Promise<ReadonlyArray<Result>> => {
   const scope = Effect.runSync(Scope.make())
   const context = await Effect.runPromise(Layer.buildWithScope(
-    CachedSqlClient.layer().pipe(Layer.provide([CacheStore.layerMemory({ capacity }), Stub.layer([])])),
+    CachedSqlClient.layer({ catalogInterval: false }).pipe(
+      Layer.provide([CacheStore.layerMemory({ capacity }), Stub.layer([])])
+    ),
     scope
   ))
   const { byStruct, byText } = await Effect.runPromise(

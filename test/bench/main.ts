@@ -37,7 +37,7 @@ const run = (name: string): Promise<ReadonlyArray<Result>> =>
     child.stdout.setEncoding("utf8").on("data", (text) => output += text)
     child.once("error", reject)
     child.once("close", (code) => {
-      if (code === 0) resolve(JSON.parse(output))
+      if (code === 0) resolve(JSON.parse(output.trimEnd().split("\n").at(-1)!))
       else reject(new Error(`The bench ${name} ended with ${code}`))
     })
   })

@@ -78,7 +78,12 @@ const invalidations = (store: Store) => (times: number): Promise<void> =>
 const clientOver = (store: Store) =>
   Effect.map(
     Layer.build(
-      CachedSqlClient.layer({ namespace: "bench", lookupTimeout: "5 seconds", invalidationTimeout: "5 seconds" }).pipe(
+      CachedSqlClient.layer({
+        catalogInterval: false,
+        namespace: "bench",
+        lookupTimeout: "5 seconds",
+        invalidationTimeout: "5 seconds"
+      }).pipe(
         Layer.provide([Layer.succeed(CacheStore.CacheStore, store), Stub.layer([{ id: 1, name: "Ada" }])])
       )
     ),

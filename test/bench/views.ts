@@ -28,7 +28,7 @@ const rowsOf = (view: number) => {
 export const run = async (): Promise<ReadonlyArray<Result>> => {
   const scope = Effect.runSync(Scope.make())
   const context = await Effect.runPromise(Layer.buildWithScope(
-    CachedSqlClient.layer().pipe(Layer.provide([CacheStore.layerMemory(), Stub.layer([])])),
+    CachedSqlClient.layer({ catalogInterval: false }).pipe(Layer.provide([CacheStore.layerMemory(), Stub.layer([])])),
     scope
   ))
   const values = Array.from({ length: count }, (_, view) => rowsOf(view))
@@ -49,7 +49,9 @@ export const run = async (): Promise<ReadonlyArray<Result>> => {
   const sql = await Effect.runPromise(Effect.provide(
     Effect.map(
       Layer.buildWithScope(
-        CachedSqlClient.layer().pipe(Layer.provide([CacheStore.layerMemory(), Stub.layer(values[0]!)])),
+        CachedSqlClient.layer({ catalogInterval: false }).pipe(
+          Layer.provide([CacheStore.layerMemory(), Stub.layer(values[0]!)])
+        ),
         scope
       ),
       (context) => Context.get(context, PgClient.PgClient)

@@ -13,7 +13,12 @@ import * as Stub from "./stub.ts"
 
 const program = (server: Redis.Server, layout: "flat" | "grouped") =>
   Layer.build(
-    CachedSqlClient.layer({ namespace: `shop-${layout}`, lookupTimeout: "5 seconds", invalidationTimeout: "5 seconds" })
+    CachedSqlClient.layer({
+      catalogInterval: false,
+      namespace: `shop-${layout}`,
+      lookupTimeout: "5 seconds",
+      invalidationTimeout: "5 seconds"
+    })
       .pipe(Layer.provide([
         RedisStore.layer({ layout }).pipe(Layer.provide(Redis.client(server))),
         Stub.layer([{ id: 1, name: "Ada" }])
