@@ -39,7 +39,7 @@ const storeOf = <E, R>(layer: Layer.Layer<CacheStore.CacheStore, E, R>) =>
 
 const fill = Effect.fnUntraced(function*(store: Store) {
   // What is filled before the first beat has returned is not held.
-  for (let held = false; !held; held = store.peek(keys[size - 1]!, Date.now()) !== undefined) {
+  for (let held = false; !held; held = keys.every((key) => store.peek(key, Date.now()) !== undefined)) {
     for (let from = 0; from < size; from += 1_000) {
       const requests = keys.slice(from, from + 1_000).map((key, i) => ({
         key,
