@@ -85,6 +85,8 @@ export interface BoundSchema {
  */
 export interface BoundAnalyzer {
   readonly analyze: (sql: string, path: Path) => Analysis
+  /** Why a statement reads or writes the whole of a table, with these parameters. Only `explain` asks. */
+  readonly why: (sql: string, path: Path, parameters: ReadonlyArray<unknown>) => (table: string) => Whole
   /** What a relation stands for that a program names: none where there is no such relation. */
   readonly stamps: (name: Name, path: Path, access: "read" | "write") => ReadonlySet<string>
 }
@@ -303,6 +305,73 @@ export type RefusalCode =
   | "session-changed"
 
 /**
+ * Why a statement depends on the whole of a table, or is taken to have written
+ * to the whole of it, rather than to some of its rows.
+ *
+ * **Details**
+ *
+ * | code | meaning | detail |
+ * | --- | --- | --- |
+ * | `no-condition` | none that reaches the table and names rows, as `<`, LIKE and NOT do not | |
+ * | `column-type` | a condition on a column whose values cannot name rows | the column |
+ * | `expression` | a column equal to what is computed or of another type; a row written that nothing is known of | the column |
+ * | `value` | a constant or parameter that is not as PostgreSQL prints it, such as `"042"`; an empty list; a string that is a parameter in several places | the column |
+ * | `alternative` | OR, with an arm that says nothing of the table | the column of another |
+ * | `join` | a column equal to that of another table, of which no value is known | the column |
+ * | `outer-join` | a condition that says nothing of the rows that an outer join keeps, or makes up | |
+ * | `subquery` | a condition on a subquery into which it does not pass: LIMIT, an aggregate, a window function and the like | |
+ * | `too-many` | more conjunctions or rows than are told apart | |
+ * | `indirect` | reached through more than the words of the statement | the view, function, rule, or the table with the policy or referred to by the foreign key |
+ * | `not-a-table` | a view or materialized view | |
+ * | `statement` | what is not looked into: MERGE, TRUNCATE, COPY, several statements, more than 64 tables or 64 kB, an `=` of the program's own | |
+ * | `rule` | a table with rules for what is written | |
+ * | `insert-select` | INSERT of what a query answers, without RETURNING | |
+ * | `before-trigger` | a trigger that may change rows before they are stored, and no RETURNING | |
+ * | `when-run` | the rows are known when it has run: by RETURNING, or because a parameter can be changed until then | |
+ * | `search-path` | a scope with a role, under which a name may be that of several tables | |
+ * | `declared` | a table that the program names | |
+ * | `no-catalog` | names that stand for themselves | |
+ *
+ * Where a statement names a table several times, the code is that of a place which
+ * makes it the whole of it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type WholeReason =
+  | "no-condition"
+  | "column-type"
+  | "expression"
+  | "value"
+  | "alternative"
+  | "join"
+  | "outer-join"
+  | "subquery"
+  | "too-many"
+  | "indirect"
+  | "not-a-table"
+  | "statement"
+  | "rule"
+  | "insert-select"
+  | "before-trigger"
+  | "when-run"
+  | "search-path"
+  | "declared"
+  | "no-catalog"
+
+/**
+ * A {@link WholeReason}, and what it is about.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Whole {
+  readonly reason: WholeReason
+  /** A column, table, view, function or rule. Never a value. */
+  readonly detail: string | undefined
+}
+
+/**
  * The parser could not be loaded: `libpg-query` is missing, or there is no
  * WebAssembly where the program runs. `layerDeclared` needs neither.
  *
@@ -397,6 +466,7 @@ export const layer = (options?: AnalyzerOptions): Layer.Layer<QueryAnalyzer, Ana
               }
               return analyze(sql)
             },
+            why: (sql, path, parameters) => whyText(parser, declared, sql, judge(schema, path), parameters),
             stamps: (name, path, access) => stampsOfName(schema, path, name, access)
           }
         }
@@ -560,6 +630,19 @@ const analyzeText = (
     case "Restarting":
       return restarting
   }
+}
+
+const whyText = (
+  parser: Parser.Parser,
+  declared: Declared,
+  sql: string,
+  judge: Statement.Judge,
+  parameters: ReadonlyArray<unknown>
+): (table: string) => Whole => {
+  const parsed = sql.length > maxParsedLength ? undefined : parser.parse(sql)
+  return parsed?._tag === "Parsed"
+    ? Statement.why(parsed.statements, declared, judge, parameters)
+    : Statement.notLookedInto
 }
 
 const tooLong = Statement.refused("too-long", "more than 64 kB", "anything")

@@ -17,6 +17,7 @@ import * as CacheMetrics from "./CacheMetrics.ts"
 import * as CachePolicy from "./CachePolicy.ts"
 import type { Engine } from "./internal/engine.ts"
 import * as Live from "./internal/live.ts"
+import type * as QueryAnalyzer from "./QueryAnalyzer.ts"
 
 /**
  * Answers reads from the store, and fills it: what statements, cached queries
@@ -234,6 +235,9 @@ export const changes = <A, E, R>(self: Effect.Effect<A, E, R>): Stream.Stream<A,
  * `cached(policy)` stood around it. Scope, transaction, transformer, `uncached` and
  * what is not served for the moment are taken from where it runs.
  *
+ * A write is judged before it runs: what it returns then may tell its rows where
+ * `whole` says `when-run`.
+ *
  * **Example** (Why is it not cached?)
  *
  * ```ts
@@ -269,7 +273,8 @@ export const explain = (
         reason: "undecorated",
         detail: undefined,
         fingerprint: undefined,
-        dependencies: []
+        dependencies: [],
+        whole: []
       })
   )
 }
@@ -297,6 +302,8 @@ export interface Explanation {
   readonly fingerprint: string | undefined
   /** What it depends on, or what it invalidates: tables, rows, `#tags`, `@keys`; `*` is everything. */
   readonly dependencies: ReadonlyArray<string>
+  /** Those of the dependencies that are whole tables, sorted, and why they are not rows: `QueryAnalyzer.WholeReason`. */
+  readonly whole: ReadonlyArray<QueryAnalyzer.Whole & { readonly table: string }>
 }
 
 /**

@@ -143,6 +143,20 @@ export class Plan {
     return rows === undefined || rows.size === 0 ? this.whole : this.make(rows)
   }
 
+  /** Why the answer to these parameters depends on all of a table. */
+  why(parameters: ReadonlyArray<unknown>): (table: string) => QueryAnalyzer.Whole {
+    const { analysis, names, sql } = this.form
+    const rows = analysis._tag === "Read" ? analysis.rows?.(parameters) : undefined
+    // A text that was refused unread is not read for this either.
+    let why: ((table: string) => QueryAnalyzer.Whole) | undefined
+    return (stamp) => {
+      const table = this.policy.autoInvalidate ? stamp : stamp.slice(1)
+      return this.tables.includes(table) && rows?.has(table) !== true
+        ? (why ??= names.why(sql, parameters))(table)
+        : { reason: "declared", detail: undefined }
+    }
+  }
+
   private make(rows: QueryAnalyzer.Rows | undefined): Dependency.DependencySet {
     const { names } = this.form
     return Dependency.makeSet(

@@ -19,7 +19,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type * as CacheScope from "../CacheScope.ts"
 import * as Dependency from "../Dependency.ts"
-import type { Analysis, BoundAnalyzer, Changes, QueryAnalyzer, RefusalCode, Rows } from "../QueryAnalyzer.ts"
+import type { Analysis, BoundAnalyzer, Changes, QueryAnalyzer, RefusalCode, Rows, Whole } from "../QueryAnalyzer.ts"
 import { changesNames } from "./analysis/settings.ts"
 import { parsePath } from "./catalog/make.ts"
 import type { Catalog } from "./catalog/model.ts"
@@ -34,6 +34,8 @@ export interface Names {
   /** Whether this is more than a guess until the catalog is read. */
   readonly isKnown: boolean
   readonly analyze: (sql: string) => Analysis
+  /** Why a statement reads or writes all of a table. */
+  readonly why: (sql: string, parameters: ReadonlyArray<unknown>) => (table: string) => Whole
   /** What an answer depends on that was read from these tables, of some of them from these rows: as the analysis names them. */
   readonly reads: (tables: ReadonlyArray<string>, rows?: Rows) => ReadonlyArray<Dependency.Dependency>
   /** What a statement does to what is cached. */
@@ -221,6 +223,7 @@ const byCatalog = (bound: BoundAnalyzer, path: Path): Names => {
     id: nextId++,
     isKnown: true,
     analyze: (sql) => bound.analyze(sql, path),
+    why: (sql, parameters) => bound.why(sql, path, parameters),
     reads: asRows,
     effectsOf: (analysis) => effectsOf(analysis, (tables) => tables),
     dependencies: (named) =>
@@ -250,6 +253,7 @@ const byName = (analyze: (sql: string) => Analysis): Names => ({
   id: nextId++,
   isKnown: true,
   analyze,
+  why: () => () => ({ reason: "no-catalog", detail: undefined }),
   reads: (tables) => asTables([...tables, ...tables.map(markBySchema)]),
   effectsOf: (analysis) => effectsOf(analysis, (tables) => [...tables, ...tables.map(markByName)]),
   dependencies: (named) =>

@@ -30,6 +30,7 @@ import * as Stream from "effect/Stream"
 import * as CachePolicy from "../CachePolicy.ts"
 import * as CacheScope from "../CacheScope.ts"
 import * as Dependency from "../Dependency.ts"
+import type * as QueryAnalyzer from "../QueryAnalyzer.ts"
 import * as QueryCache from "../QueryCache.ts"
 import { type Consulted, CurrentConsulted } from "./consulted.ts"
 import { type Engine, isUnserved } from "./engine.ts"
@@ -442,7 +443,8 @@ export const makeStatements = (decoration: Decoration): {
           ? analysis.culprit
           : undefined,
         fingerprint: undefined,
-        dependencies: targets.all ? ["*"] : shownTargets(targets)
+        dependencies: targets.all ? ["*"] : shownTargets(targets),
+        whole: targets.all ? [] : wholeTables(wholeTargets(targets), () => form.names.why(sql, located))
       })
     }
     const explicit = explicitPolicy(own)
@@ -451,6 +453,7 @@ export const makeStatements = (decoration: Decoration): {
       ? undefined
       : form.plan(policy, explicit !== undefined || defaultPolicy === undefined)
     const local = localKey(located)
+    const dependencies = plan?.dependenciesOf(located)
     const reason = engine.noop
       ? "noop"
       : plan === undefined
@@ -466,7 +469,13 @@ export const makeStatements = (decoration: Decoration): {
         ? analysis.scoped?.detail
         : undefined,
       fingerprint: reason === undefined ? new QueryKey(form, local!, scope).fingerprint : undefined,
-      dependencies: plan === undefined ? [] : plan.dependenciesOf(located).stamps.filter(isName)
+      dependencies: dependencies?.stamps.filter(isName) ?? [],
+      whole: dependencies === undefined
+        ? []
+        : wholeTables(
+          dependencies.tables.filter((table) => isName(table) && dependencies.stamps.includes(table)),
+          () => plan!.why(located)
+        )
     })
   }
 
@@ -677,10 +686,22 @@ const timedOut = Effect.suspend(() =>
 const isName = (stamp: string): boolean =>
   !/\([^"=]*\)$|^!?[?~%^]/.test(stamp) || stamp.startsWith("#") || stamp.startsWith("@")
 
+const wholeTargets = ({ images, stamps }: Dependency.Targets): ReadonlyArray<string> =>
+  stamps.filter((stamp) => isName(stamp) && !images.some(({ table }) => table === stamp))
+
+const wholeTables = (
+  tables: ReadonlyArray<string>,
+  why: () => (table: string) => QueryAnalyzer.Whole
+): QueryCache.Explanation["whole"] => {
+  if (tables.length === 0) return []
+  const of = why()
+  return [...tables].sort().map((table) => ({ table, ...of(table) }))
+}
+
 /** Tables that are written as wholes, and rows. */
-const shownTargets = ({ images, stamps }: Dependency.Targets): ReadonlyArray<string> => [
-  ...stamps.filter((stamp) => isName(stamp) && !images.some(({ table }) => table === stamp)),
-  ...images.map(({ columns, table }) => Dependency.rowStamp(table, [...columns]))
+const shownTargets = (targets: Dependency.Targets): ReadonlyArray<string> => [
+  ...wholeTargets(targets),
+  ...targets.images.map(({ columns, table }) => Dependency.rowStamp(table, [...columns]))
 ]
 
 const merges = new WeakMap<CachePolicy.Resolved, WeakMap<CachePolicy.Resolved, CachePolicy.Resolved>>()

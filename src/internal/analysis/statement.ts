@@ -2,8 +2,9 @@
  * From the syntax tree of a text to its analysis.
  */
 import { fromRelation } from "../../Dependency.ts"
-import type { Analysis, Read, Refused, Session, Write } from "../../QueryAnalyzer.ts"
+import type { Analysis, Read, Refused, Session, Whole, Write } from "../../QueryAnalyzer.ts"
 import { narrowReads, narrowWrites, type Reached } from "../conjunctions/narrow.ts"
+import { whyReads, whyWrites } from "../conjunctions/why.ts"
 import type { Node } from "./parser.ts"
 import { changesNames, discarded, type Setting, settingsOf } from "./settings.ts"
 import * as Walk from "./walk.ts"
@@ -22,6 +23,25 @@ export const analyze = (
       return several(statements.map((statement) => conclude(draft(statement, declared), judge)))
   }
 }
+
+/** Why a text reads or writes all of a table. */
+export const why = (
+  statements: ReadonlyArray<Node>,
+  declared: Walk.Declared,
+  judge: Judge,
+  parameters: ReadonlyArray<unknown>
+): (table: string) => Whole => {
+  const one = statements.length === 1 ? draft(statements[0], declared) : undefined
+  if (one === undefined || !("facts" in one)) return notLookedInto
+  const { reached, writes } = judge(one.facts)
+  if (reached === undefined) return () => ({ reason: "search-path", detail: undefined })
+  const statement = one._tag === "Query" ? one.statement : undefined
+  const isWrite = statement === undefined || one.facts.writes.size > 0 || [...writes].length > 0
+  const whys = isWrite ? whyWrites(statement, reached, parameters) : whyReads(statement, reached, parameters)
+  return (table) => whys.get(table) ?? notLookedInto()
+}
+
+export const notLookedInto = (): Whole => ({ reason: "statement", detail: undefined })
 
 /** What becomes of the names in a text. */
 export interface Verdict {

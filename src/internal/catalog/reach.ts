@@ -133,9 +133,9 @@ class Reach {
   private readonly done = new Set<string>()
   private readonly settings: Array<Setting> = []
   private readonly written = new Map<Relation, ReadonlyArray<string>>()
-  private readonly indirectly = new Set<Relation>()
-  /** How many steps lie between the statement and what is looked at. */
-  private steps = 0
+  private readonly indirectly = new Map<Relation, string>()
+  /** What lies between the statement and what is looked at. */
+  private via: string | undefined
   private opaque: string | undefined
   private timeDependent = false
   /** Whether a name means nothing, by what is known. */
@@ -164,11 +164,15 @@ class Reach {
   }
 
   /** What is done on the way is not in the words of the statement. */
-  private indirect<A>(run: () => A): A {
-    this.steps++
-    const result = run()
-    this.steps--
-    return result
+  private indirect(via: string, run: () => void): void {
+    const outer = this.via
+    this.via = via
+    run()
+    this.via = outer
+  }
+
+  private reach(relation: Relation): void {
+    if (this.via !== undefined && !this.indirectly.has(relation)) this.indirectly.set(relation, this.via)
   }
 
   /** `isAsked`: its rows are part of the answer. Otherwise all that matters is what it writes. */
@@ -237,7 +241,7 @@ class Reach {
   }
 
   read(relation: Relation, path: Path, isAsked: boolean): void {
-    if (this.steps > 0) this.indirectly.add(relation)
+    this.reach(relation)
     if (!this.once("read", relation.oid, isAsked, path.isSecured)) return
     this.signatures.add(relation.signature)
     if (isAsked) { for (const stamp of readStamps(this.catalog, relation)) this.reads.add(stamp) }
@@ -271,7 +275,7 @@ class Reach {
 
   private body(body: Body, owner: string, path: Path, isAsked: boolean): void {
     if (body.opaque !== undefined) this.obscure(`${owner} ${body.opaque}`, isAsked)
-    this.indirect(() => body.facts.forEach((facts) => this.facts(facts, path, isAsked)))
+    this.indirect(owner, () => body.facts.forEach((facts) => this.facts(facts, path, isAsked)))
   }
 
   private obscure(culprit: string, isAsked: boolean): void {
@@ -314,7 +318,7 @@ class Reach {
       Walk.vouchedFor(this.schema.declared, `${schema}.${name}`)
     if (vouched !== undefined) {
       if (isAsked && !vouched.isStable) this.object("volatile-function", name)
-      this.indirect(() => {
+      this.indirect(name, () => {
         for (const target of vouched.writes) {
           for (const operation of anyChange) this.writeName(target, operation, undefined, path)
         }
@@ -360,7 +364,7 @@ class Reach {
   }
 
   private write(relation: Relation, operation: Walk.Operation, assigned: Columns, path: Path): void {
-    if (this.steps > 0) this.indirectly.add(relation)
+    this.reach(relation)
     const columns = operation === "update" && assigned !== undefined ? [...assigned].sort().join() : "*"
     if (!this.once("write", relation.oid, operation, columns)) return
     const stamps = writeStamps(this.catalog, relation, operation)
@@ -375,7 +379,7 @@ class Reach {
       const isInstead = this.fire(relation.triggers, operation, path, (trigger) => trigger.timing === "instead")
       this.fire(relation.triggers, operation, path, () => true)
       const base = isInstead ? undefined : this.schema.bodies.base(relation)
-      if (base !== undefined) this.indirect(() => this.writeName(base, operation, undefined, printed))
+      if (base !== undefined) this.indirect(relation.name, () => this.writeName(base, operation, undefined, printed))
       return
     }
     if (relation.kind === "materialized") {
@@ -394,7 +398,7 @@ class Reach {
         const effect = effectOn(key, operation)
         const child = effect === undefined ? undefined : this.catalog.relations.get(key.from)
         if (child === undefined || operation === "update" && !mayAssign(one, assigned, key.references)) continue
-        this.indirect(() => this.write(child, effect!, new Set(key.columns), path))
+        this.indirect(one.name, () => this.write(child, effect!, new Set(key.columns), path))
       }
     }
     if (operation === "update" && relation.kind === "partitioned") {

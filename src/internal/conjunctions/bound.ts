@@ -115,6 +115,14 @@ const valuesOf = (
   return rows
 }
 
+/** Whether a condition has values with these parameters, however many. */
+export const hasValues = ({ conditions }: Bound, parameters: ReadonlyArray<unknown>, without: Without): boolean =>
+  conditions.some((condition) =>
+    condition.every((alternative) =>
+      alternative.some(({ kind, source }) => (textsOf(kind, source, parameters, without) ?? []).length > 0)
+    )
+  )
+
 /** The text of a value that is no array. */
 export const textOf = (
   kind: Kind,

@@ -68,6 +68,8 @@ export interface Inside {
 export interface Visitor {
   readonly table: (table: Table, clauses: ReadonlyArray<Clause>) => void
   readonly inside: (inside: Inside, clauses: ReadonlyArray<Clause>) => void
+  /** Told of tables that a condition would name rows of, if it were not for what stands between them. */
+  readonly withheld?: ((from: Item, by: "outer-join" | "subquery") => void) | undefined
 }
 
 /** Hands clauses down to the tables of an item. */
@@ -78,6 +80,9 @@ export const descend = (world: World, item: Item, clauses: ReadonlyArray<Clause>
     case "Opaque":
       for (const inside of item.inside) visitor.inside(inside, clauses)
       for (const one of item.items) descend(world, one, clauses, visitor)
+      if (visitor.withheld !== undefined && clauses.some((clause) => mentions(clause, item))) {
+        for (const one of item.items) visitor.withheld(one, "subquery")
+      }
       return
     case "Union":
       for (const arm of item.arms) descend(world, arm.item, substituted(clauses, arm.variables), visitor)
@@ -108,6 +113,9 @@ const descendOuter = (world: World, item: Outer, clauses: ReadonlyArray<Clause>,
       item.merged.includes(variable) || (!touches(left, variable) && !touches(right, variable))
     const outside = clauses.filter((clause) => variablesIn(clause).every(isKnown))
     for (const side of [left, right]) {
+      if (visitor.withheld !== undefined && [...clauses, ...on].some((clause) => namesRows(clause, side))) {
+        visitor.withheld(side, "outer-join")
+      }
       const above = substituted(outside, mergedAs(item, side))
       descend(world, side, without.has("full-on") ? [...above, ...on] : above, visitor)
     }
@@ -119,6 +127,10 @@ const descendOuter = (world: World, item: Outer, clauses: ReadonlyArray<Clause>,
   descend(world, kept, without.has("outer-on") ? [...above, ...on] : above, visitor)
   const beside = above.filter((clause) => without.has("null-of-nullable") || !mentions(clause, nullable))
   const all = [...beside, ...hold]
+  if (visitor.withheld !== undefined) {
+    if (on.some((clause) => namesRows(clause, kept))) visitor.withheld(kept, "outer-join")
+    if (above.some((clause) => mentions(clause, nullable))) visitor.withheld(nullable, "outer-join")
+  }
   descend(world, nullable, all, visitor)
   for (const inside of item.inside) visitor.inside(inside, all)
 }
@@ -153,6 +165,12 @@ const rejects = (world: World, clauses: ReadonlyArray<Clause>, item: Item): bool
 
 const mentions = (clause: Clause, item: Item): boolean =>
   variablesIn(clause).some((variable) => touches(item, variable))
+
+/** Whether a clause has a value for a column of the item. */
+const namesRows = (clause: Clause, item: Item): boolean =>
+  clause.some((alternative) =>
+    alternative.some(({ source, variable }) => source !== undefined && touches(item, variable))
+  )
 
 const variablesOf = ({ other, variable }: Atom): ReadonlyArray<Variable> =>
   other === undefined ? [variable] : [variable, other]
@@ -195,7 +213,8 @@ const owns = (item: Item, owner: object): boolean => {
   return owners.has(owner)
 }
 
-const ownersIn = (item: Item): ReadonlyArray<object> => {
+/** What identifies the columns of an item, its tables among them. */
+export const ownersIn = (item: Item): ReadonlyArray<object> => {
   switch (item._tag) {
     case "Table":
     case "Opaque":

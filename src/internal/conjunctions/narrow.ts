@@ -17,8 +17,8 @@ import { rowWrites } from "./writes.ts"
 export interface Reached {
   readonly catalog: Catalog
   readonly searchPath: ReadonlyArray<string>
-  /** What is read or written by more than the words of the statement. */
-  readonly indirectly: ReadonlySet<Relation>
+  /** What is read or written by more than the words of the statement, each with what leads there. */
+  readonly indirectly: ReadonlyMap<Relation, string>
   /** Every relation that is written, with what a write to it stamps. */
   readonly written: ReadonlyMap<Relation, ReadonlyArray<string>>
   readonly without?: Without | undefined

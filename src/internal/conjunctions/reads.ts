@@ -6,7 +6,7 @@ import type * as Model from "../catalog/model.ts"
 import { bind, type Bound, type Values } from "./bound.ts"
 import { none, type Without } from "./rules.ts"
 import * as Scope from "./scope.ts"
-import { Statement } from "./statement.ts"
+import { type Observer, Statement } from "./statement.ts"
 import { eachNode, worldOf } from "./tree.ts"
 import { kindOfType } from "./values.ts"
 
@@ -35,7 +35,7 @@ const referringIn = new WeakMap<Model.Catalog, Map<number, Set<string>>>()
 const maxTables = 64
 
 /** More conjunctions than this for one table are the whole table. */
-const maxConjunctions = 100
+export const maxConjunctions = 100
 
 /** What a query (a SelectStmt) depends on among the tables that it names. Views and whatever else it names are left out. */
 export const rowReads = (
@@ -72,13 +72,17 @@ export const isRowTable = (relation: Model.Relation): boolean =>
   relation.kind === "table" || relation.kind === "partitioned"
 
 /** Visits a statement where that is possible; `undefined`: every table in it is taken as a whole. */
-export const tryVisit = (world: Scope.World, visit: (visited: Statement) => void): Statement | undefined => {
+export const tryVisit = (
+  world: Scope.World,
+  visit: (visited: Statement) => void,
+  observer?: Observer
+): Statement | undefined => {
   const count = [...world.uses.values()].reduce((sum, one) => sum + one, 0)
   // Where others come before pg_catalog, an operator or a type may be another than its name says.
   const isFirst = world.searchPath.indexOf("pg_catalog") < 1
   if (count > maxTables || !isFirst || !hasPlainEquality(world.catalog)) return undefined
   try {
-    const visited = new Statement(world)
+    const visited = new Statement(world, observer)
     visit(visited)
     return visited
   } catch (error) {

@@ -50,6 +50,13 @@ export type WriteType = "InsertStmt" | "UpdateStmt" | "DeleteStmt"
 const isWriteType = (type: string): type is WriteType =>
   type === "InsertStmt" || type === "UpdateStmt" || type === "DeleteStmt"
 
+/** What `explain` asks to be told while a statement is visited. */
+export interface Observer {
+  /** The clauses that were handed down to a table. */
+  readonly table: (node: object, clauses: ReadonlyArray<Clause>) => void
+  readonly withheld: NonNullable<Visitor["withheld"]>
+}
+
 export class Statement {
   readonly world: Scope.World
   /** The tables that were visited, by the node that names them. */
@@ -60,16 +67,19 @@ export class Statement {
   /** Queries of WITH clauses that write. */
   private readonly writing: Array<{ readonly statement: Node; readonly scope: Scope.Scope | undefined }> = []
 
-  constructor(world: Scope.World) {
-    this.world = world
-  }
+  private readonly visitor: Visitor
 
-  private readonly visitor: Visitor = {
-    table: ({ node, relation }, clauses) => {
-      this.tables.set(node, bound(node, relation, clauses, this.world.without))
-    },
-    inside: ({ nodes, scope, taken }, clauses) => {
-      for (const node of nodes) this.inside(node, scope, taken, clauses)
+  constructor(world: Scope.World, observer?: Observer) {
+    this.world = world
+    this.visitor = {
+      table: ({ node, relation }, clauses) => {
+        observer?.table(node, clauses)
+        this.tables.set(node, bound(node, relation, clauses, world.without))
+      },
+      inside: ({ nodes, scope, taken }, clauses) => {
+        for (const node of nodes) this.inside(node, scope, taken, clauses)
+      },
+      withheld: observer?.withheld
     }
   }
 

@@ -65,7 +65,7 @@ export const rowWrites = (
   const isKnown = tryVisit(world, (visited) => {
     for (const target of visited.targets(statement)) {
       const touch = touchOf(visited, target, Object.values(statement)[0] === target.node)
-      if (touch === undefined) continue
+      if (typeof touch === "string") continue
       seen.add(target.node)
       const known = touches.get(target.relation)
       if (known === undefined) touches.set(target.relation, [touch])
@@ -86,21 +86,25 @@ export const rowWrites = (
 
 const operations = { InsertStmt: "insert", UpdateStmt: "update", DeleteStmt: "delete" } as const
 
-/** `isAnswer`: what it returns is the answer of the statement. */
-const touchOf = (visited: Statement, target: Target, isAnswer: boolean): Touch | undefined => {
+/** What a target is touched in, or why that is not known. `isAnswer`: what it returns is the answer of the statement. */
+export const touchOf = (
+  visited: Statement,
+  target: Target,
+  isAnswer: boolean
+): Touch | "not-a-table" | "rule" | "insert-select" | "statement" => {
   const { catalog, without } = visited.world
   const { node, relation, type } = target
-  if (!isRowTable(relation)) return undefined
+  if (!isRowTable(relation)) return "not-a-table"
   const events = new Set<string>([operations[type]])
   const conflict = node.onConflictClause as Conflict | undefined
   if (conflict?.action === "ONCONFLICT_UPDATE") events.add("update")
   const isRewritten = relation.rules.some((rule) => events.has(rule.event) || rule.event === "other")
-  if (isRewritten && !without.has("rewritten")) return undefined
+  if (isRewritten && !without.has("rewritten")) return "rule"
   const rows = type === "InsertStmt" ? givenRows(visited.world, relation, node) : []
   // Where rows are neither given nor shown, nothing is known.
   const returning = isAnswer ? returned(visited, target) : undefined
-  if (rows === undefined && returning === undefined) return undefined
-  if (type !== "InsertStmt" && target.where === undefined) return undefined
+  if (rows === undefined && returning === undefined) return "insert-select"
+  if (type !== "InsertStmt" && target.where === undefined) return "statement"
   const list = type === "UpdateStmt"
     ? node.targetList
     : conflict?.action === "ONCONFLICT_UPDATE" && !without.has("on-conflict")
