@@ -11,7 +11,7 @@
  * What is checked: whatever the process serves includes every invalidation that
  * was acknowledged `delta` ago or earlier.
  *
- * The guards are the backplane's, which is in the protocol alone so far.
+ * The guards are the backplane's: src/internal/tiered/plane.ts.
  */
 import type { Model, Step } from "./checker.ts"
 

@@ -16,8 +16,8 @@
  *   has ended, or for a lease that is overtaken;
  * - nobody is granted a flight while another's query may still fill.
  *
- * Flights across processes are in none of the stores yet: the guards will be
- * LOOKUP's and STORE's in src/internal/redis/scripts.ts. (Flights within a process
+ * The guards are LOOKUP's and STORE's in src/internal/redis/scripts.ts, and the
+ * patience of those who wait is in src/internal/pilot.ts. (Flights within a process
  * are in src/internal/flights.ts.)
  */
 import { type Model, replaced, sorted, type Step } from "./checker.ts"

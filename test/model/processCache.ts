@@ -7,7 +7,8 @@
  * What is checked: when nothing is under way, what the process would serve is the
  * newest. (How old it may be until then is the model of beats.)
  *
- * These guards are the backplane's: sequence, beat, and fills judged by clocks.
+ * These guards are the backplane's (src/internal/tiered/plane.ts): sequence, beat, and
+ * fills judged by clocks.
  * That an epoch begins with another primary is `rotate` in
  * src/internal/redis/scripts.ts.
  */
