@@ -32,7 +32,7 @@ export interface CachePolicy {
   readonly timeToLive?: Duration.Input | undefined
   /** Labels by which `Invalidator.invalidate({ tags })` finds the answer. */
   readonly tags?: ReadonlyArray<string> | undefined
-  /** Dependencies in addition to the tables that the statement reads. */
+  /** Dependencies in addition to the tables and rows that the statement is seen to read. */
   readonly dependencies?: ReadonlyArray<Dependency.Dependency> | undefined
   /**
    * With `false`, writes of the program leave the answer alone: only
@@ -58,7 +58,7 @@ export interface CachePolicy {
   readonly staleIfError?: Duration.Input | undefined
   /**
    * Where a stale answer may be served, how long a caller waits for the database before it is. The database goes on,
-   * and its answer is stored. Defaults to no limit.
+   * and its answer is stored. Shorter than `hardTimeout`, where a policy has both. Defaults to no limit.
    */
   readonly softTimeout?: Duration.Input | undefined
   /**

@@ -47,7 +47,8 @@ import * as QueryCache from "./QueryCache.ts"
 
 /**
  * Options of {@link make}. What is left out is taken from the layer's rules for the
- * name and its default policy, as with `QueryCache.cached`.
+ * name and its default policy, as with `QueryCache.cached`. `hardTimeout` is not: its
+ * failure would be none of `E`.
  *
  * @category options
  * @since 0.1.0

@@ -90,7 +90,9 @@ export interface CachedSqlClientOptions {
    * with `stream` or `path` names no host: with a shared store it must be given.
    */
   readonly namespace?: string | undefined
-  /** What a read waits for the store at most, twice per miss. Defaults to 50 milliseconds. */
+  /** How long one lookup in the store may take before the database is asked instead. It also bounds the fill, for which
+   * nobody waits. How long a read waits for another process that reads the same is the store's `flightTimeout`.
+   * Defaults to 50 milliseconds. */
   readonly lookupTimeout?: Duration.Input | undefined
   /** What a write waits for the store at most, before its invalidation is queued. Defaults to 250 milliseconds. */
   readonly invalidationTimeout?: Duration.Input | undefined
@@ -101,8 +103,8 @@ export interface CachedSqlClientOptions {
   readonly maxRefreshes?: number | undefined
   /**
    * Whether the invalidations of other processes are listened to, so that they wake `QueryCache.changes`, materialized
-   * views, `sql.reactive` and atoms here: with Redis, a connection of its own, with Upstash a request that stays open.
-   * What is *served* does not depend on it. Defaults to `true`.
+   * views, `sql.reactive` and atoms here: over `RedisStore` by a connection of its own, with Upstash by a request that stays
+   * open; over `TieredStore` as far as that store hears of others (`coherence: "backplane"`). What is *served* does not depend on it. Defaults to `true`.
    */
   readonly remoteChanges?: boolean | undefined
   /**

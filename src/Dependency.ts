@@ -81,8 +81,8 @@ export interface Key {
 }
 
 /**
- * The values that can name a row: those whose text is the same in a parameter,
- * in a decoded row and in the change feed. Numbers must be safe integers.
+ * The values that can name a row: those whose text is the same in a parameter
+ * and in a decoded row. Numbers must be safe integers.
  *
  * @category models
  * @since 0.1.0
@@ -129,10 +129,11 @@ export const fromRelation = (relation: string): Table => ({ _tag: "Table", table
  *
  * **Gotchas**
  *
- * A row dependency *replaces* the whole table only where the library derives it
- * itself. Under `QueryCache.cached` the tables of the statement stay
- * dependencies, so naming a row there adds precision to nothing: give it to a
- * policy with `autoInvalidate: false`, or to a `CachedQuery`.
+ * Under `QueryCache.cached` it is added to what the statement itself depends on,
+ * rows or whole tables, and takes nothing away: it does not narrow a statement that
+ * reads a whole table (`QueryCache.explain` says why it does). It narrows where the
+ * program alone says what a value derives from: in `dependencies` of a
+ * `CachedQuery` or `CachedResolver`.
  *
  * @category constructors
  * @since 0.1.0

@@ -78,7 +78,7 @@ export interface QueryInfo {
   /** How long ago the answer was read from the database; zero but for what is from the store. */
   readonly age: Duration.Duration
   readonly fingerprint: string | undefined
-  /** Why it was stale, a miss or a bypass. */
+  /** Why it was stale, a miss or a bypass: the codes are in docs/schema.md. */
   readonly reason: string | undefined
 }
 
