@@ -57,7 +57,7 @@ export interface RedisStoreOptions {
  * path bound every call.
  *
  * Lookups that are asked for at once travel in one command, up to 128 of them, and so
- * do fills, up to 4 MiB of them.
+ * do fills, up to 256 KiB of them.
  *
  * Of all processes one reads what is not there or is stale: it has begun a *flight*, a
  * key of its own that lasts `flightTimeout`, until it fills the entry, or gives up, or

@@ -279,14 +279,15 @@ export class Pilot {
   }
 
   private fill<A, E>(
-    { key, terms }: Reading<A, E>,
+    reading: Reading<A, E>,
     dependencies: Dependency.DependencySet,
-    { bytes, stored, timeToLiveMillis = terms.timeToLiveMillis }: Admission,
+    { bytes, stored, timeToLiveMillis = reading.terms.timeToLiveMillis }: Admission,
     costMillis: number,
     lease: CacheStore.Lease
   ): Effect.Effect<FillOutcome> {
     const { health, lookupTimeoutMillis, store, tally } = this.options
-    return Effect.gen(function*() {
+    const { key, terms } = reading
+    return Effect.gen({ self: this }, function*() {
       const random = terms.jitter === 0 ? 0 : yield* Random.next
       const entry: CacheStore.Entry = {
         value: stored,
@@ -302,6 +303,8 @@ export class Pilot {
       )
       const outcome = Exit.isSuccess(verdict) ? verdict.value : "failed"
       tally.filled(outcome, bytes)
+      // A store that answered that it cannot has ended no flight. One that did not answer may do so yet.
+      if (Exit.isFailure(verdict) && !isTimeout(verdict.cause)) yield* this.release(reading, lease)
       return outcome
     })
   }
@@ -330,6 +333,9 @@ export const isHeld = <A, E>(
   outcome: CacheStore.Outcome
 ): outcome is CacheStore.Hit | CacheStore.Stale =>
   (outcome._tag === "Hit" || outcome._tag === "Stale") && reading.holds(outcome.value)
+
+const isTimeout = (cause: Cause.Cause<CacheError>): boolean =>
+  cause.reasons.some((reason) => Cause.isFailReason(reason) && reason.error.reason._tag === "StoreTimeout")
 
 /** Whether it goes on, and nobody waits for it. */
 const isUnattended = (flight: Flight<any, any>): boolean => flight.goesOn && !flight.isAwaited

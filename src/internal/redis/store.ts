@@ -213,7 +213,7 @@ export const make = (
       if (filled.length === requests.length) return stored
       // What has no text is refused here, and those who wait for it are told as they are of any fill that is.
       return Effect.andThen(
-        release(name, requests.filter((_, place) => !places.includes(place))),
+        Effect.ignore(release(name, requests.filter((_, place) => !places.includes(place)))),
         Effect.map(stored, (verdicts) => {
           const all = requests.map((): Verdict => "refused")
           verdicts.forEach((verdict, i) => {
@@ -309,7 +309,8 @@ const unreadable = (): CacheError =>
 
 // What a command carries at most.
 const maxStampBytes = 1024 * 1024
-const maxValueBytes = 4 * 1024 * 1024
+// Over REST a command is a request, and services refuse large ones.
+const maxValueBytes = 256 * 1024
 
 const maxTablesDropped = 16
 
