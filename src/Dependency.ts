@@ -201,6 +201,15 @@ export const isDependency = (u: unknown): u is Dependency =>
   (u._tag === "Table" || u._tag === "Row" || u._tag === "Tag" || u._tag === "Key")
 
 /**
+ * Whether a dependency is a table, in whole or in part.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isTableOrRow = (dependency: Dependency): dependency is Table | Row =>
+  dependency._tag === "Table" || dependency._tag === "Row"
+
+/**
  * The dependencies of one answer, as a store needs them. Made once per policy
  * and form and compared by `id`.
  *

@@ -16,7 +16,6 @@ import * as Memo from "./memo.ts"
 import type { Names } from "./naming.ts"
 import { canonicalOf } from "./parameters.ts"
 import { rowCodec } from "./rowCodec.ts"
-import { isTableOrRow } from "./rules.ts"
 import type { Effects } from "./transactions.ts"
 
 /** What a statement gives: rows as objects, with the client's transforms or without, or rows as arrays. */
@@ -242,7 +241,7 @@ const tablesOf = (
 ): ReadonlyArray<string> | undefined =>
   analysis._tag === "Read"
     ? analysis.tables
-    : analysis._tag === "Refused" && analysis.code === "undeclared" && policy.dependencies.some(isTableOrRow)
+    : analysis._tag === "Refused" && analysis.code === "undeclared" && policy.dependencies.some(Dependency.isTableOrRow)
     ? []
     : undefined
 

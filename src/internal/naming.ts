@@ -258,7 +258,7 @@ const byName = (analyze: (sql: string) => Analysis): Names => ({
   effectsOf: (analysis) => effectsOf(analysis, (tables) => [...tables, ...tables.map(markByName)]),
   dependencies: (named) =>
     named.flatMap((one): ReadonlyArray<Dependency.Dependency> =>
-      isTableOrRow(one) ? [one, ...asTables([markBySchema(one.table)])] : [one]
+      Dependency.isTableOrRow(one) ? [one, ...asTables([markBySchema(one.table)])] : [one]
     ),
   targets: (named) => explicit(named.flatMap(inAnySchema))
 })
@@ -294,7 +294,7 @@ const whileUnreadable = (analyze: (sql: string) => Analysis): Names => ({
 
 /** Whatever the names mean, a write to that is a write. */
 const untilAnything = (named: ReadonlyArray<Dependency.Dependency>): ReadonlyArray<Dependency.Dependency> =>
-  named.some(isTableOrRow) ? [...named, ...asTables([anything])] : named
+  named.some(Dependency.isTableOrRow) ? [...named, ...asTables([anything])] : named
 
 // -----------------------------------------------------------------------------
 // effects
@@ -349,7 +349,7 @@ const written = (tables: ReadonlyArray<string>, rows?: Rows): Dependency.Targets
   withAnything(Dependency.writeTargets(asRows(tables, rows)))
 
 const explicit = (dependencies: ReadonlyArray<Dependency.Dependency>): Dependency.Targets =>
-  dependencies.some(isTableOrRow)
+  dependencies.some(Dependency.isTableOrRow)
     ? withAnything(Dependency.explicitTargets(dependencies))
     : Dependency.explicitTargets(dependencies)
 
@@ -368,7 +368,4 @@ const asRows = (tables: ReadonlyArray<string>, rows?: Rows): ReadonlyArray<Depen
   )
 
 const inAnySchema = (named: Dependency.Dependency): ReadonlyArray<Dependency.Dependency> =>
-  isTableOrRow(named) ? [named, { _tag: "Table", table: markByName(named.table) }] : [named]
-
-const isTableOrRow = (dependency: Dependency.Dependency): dependency is Dependency.Table | Dependency.Row =>
-  dependency._tag === "Table" || dependency._tag === "Row"
+  Dependency.isTableOrRow(named) ? [named, { _tag: "Table", table: markByName(named.table) }] : [named]

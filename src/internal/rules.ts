@@ -39,7 +39,7 @@ export class Rules {
     const own = policy === this.layerPolicy ? policy : CachePolicy.merge(this.layerPolicy, policy)
     const query: Matched = {
       name: own.name,
-      tables: [...tables, ...own.dependencies.flatMap((one) => isTableOrRow(one) ? [one.table] : [])],
+      tables: [...tables, ...own.dependencies.flatMap((one) => Dependency.isTableOrRow(one) ? [one.table] : [])],
       tags: own.dependencies.flatMap((one) => one._tag === "Tag" ? [one.tag] : [])
     }
     const matching = this.rules.filter((rule) => rule.matches(query))
@@ -52,9 +52,6 @@ export class Rules {
     return CachePolicy.complete(policy === this.layerPolicy ? merged : CachePolicy.merge(merged, policy))
   }
 }
-
-export const isTableOrRow = (dependency: Dependency.Dependency): dependency is Dependency.Table | Dependency.Row =>
-  dependency._tag === "Table" || dependency._tag === "Row"
 
 const resolve = (rule: CachePolicy.Rule): Rule => {
   Options.known(owner, rule, ["match", "policy"])

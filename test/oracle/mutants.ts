@@ -1,6 +1,7 @@
 // Analyzers that lack one thing each: a rule of row dependencies, or a part of what the catalog tells.
 import type { Catalog, Relation, Routine } from "../../src/internal/catalog/model.ts"
 import type { Rule } from "../../src/internal/conjunctions/rules.ts"
+import * as Rules from "../support/rules.ts"
 import type { Change } from "./subject.ts"
 
 export interface Mutant {
@@ -12,39 +13,6 @@ const withoutRule = (...rules: ReadonlyArray<Rule>): Mutant => ({
   name: rules.join(" and "),
   change: (schema) => ({ ...schema, without: new Set(rules) })
 })
-
-const rules: ReadonlyArray<Rule> = [
-  "outer-on",
-  "full-on",
-  "null-of-nullable",
-  "or-rejects-null",
-  "negation",
-  "not-in",
-  "all",
-  "in-decides",
-  "through-limit",
-  "through-distinct-on",
-  "through-window",
-  "through-aggregate",
-  "through-set-operation",
-  "through-shared-cte",
-  "through-recursion",
-  "same-kind",
-  "kind",
-  "operator",
-  "canonical",
-  "shared-parameter",
-  "empty-list",
-  "self-join",
-  "correlation",
-  "before-row",
-  "rewritten",
-  "generated",
-  "assigned",
-  "on-conflict",
-  "modifier",
-  "default"
-]
 
 const changed = (catalog: Catalog, of: (relation: Relation) => Relation): Catalog => {
   const all = new Map<Relation, Relation>()
@@ -84,7 +52,7 @@ const withoutBodies = (name: string, of: (routine: Routine) => boolean): Mutant 
 })
 
 export const mutants: ReadonlyArray<Mutant> = [
-  ...rules.map((rule) => withoutRule(rule)),
+  ...[...Rules.ofReads, ...Rules.ofWrites].map((rule) => withoutRule(rule)),
   withoutRule("all", "empty-list"),
   withoutPart("triggers", (relation) => ({ ...relation, triggers: [] })),
   withoutPart("deferred triggers", (relation) => ({

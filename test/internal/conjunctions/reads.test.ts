@@ -4,7 +4,8 @@ import { beforeAll, describe, expect, it } from "vitest"
 import { rowStamp } from "../../../src/Dependency.ts"
 import * as Parser from "../../../src/internal/analysis/parser.ts"
 import { rowReads, rowsOf } from "../../../src/internal/conjunctions/reads.ts"
-import type { Rule, Without } from "../../../src/internal/conjunctions/rules.ts"
+import type { Without } from "../../../src/internal/conjunctions/rules.ts"
+import * as Rules from "../../support/rules.ts"
 import { catalogOf } from "./catalog.ts"
 
 const schema = `
@@ -312,31 +313,7 @@ describe("names", () => {
 })
 
 describe("without a rule", () => {
-  it.each<Rule>([
-    "outer-on",
-    "full-on",
-    "null-of-nullable",
-    "or-rejects-null",
-    "negation",
-    "not-in",
-    "all",
-    "in-decides",
-    "through-limit",
-    "through-distinct-on",
-    "through-window",
-    "through-aggregate",
-    "through-set-operation",
-    "through-shared-cte",
-    "through-recursion",
-    "same-kind",
-    "kind",
-    "operator",
-    "canonical",
-    "shared-parameter",
-    "empty-list",
-    "self-join",
-    "correlation"
-  ])("%s something else comes out", (rule) => {
+  it.each(Rules.ofReads)("%s something else comes out", (rule) => {
     const without = new Set([rule])
     expect(all.some(([sql, expected, ...parameters]) => rows(sql, parameters, without) !== expected)).toBe(true)
   })
