@@ -103,7 +103,7 @@ export class CacheStore extends Context.Service<CacheStore, {
    * Marks what a change touched. When the effect succeeds, no entry that
    * depends on it is served by this store again. Calling it twice does no harm.
    */
-  readonly invalidate: (invalidation: InvalidateRequest) => Effect.Effect<LogicalClock, CacheError>
+  readonly invalidate: (invalidation: InvalidateRequest) => Effect.Effect<Clocks, CacheError>
 
   /**
    * The invalidations this store sees from the moment of subscription on, its
@@ -123,6 +123,14 @@ export interface LogicalClock {
   readonly epoch: string
   readonly clock: number
 }
+
+/**
+ * The clocks of all shards of a store, by shard. Most stores have one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Clocks = ReadonlyArray<LogicalClock>
 
 /**
  * The clock at the time of a miss: what a fill is judged by.
@@ -399,7 +407,7 @@ export const layerMemory = (options?: MemoryOptions): Layer.Layer<CacheStore> =>
         invalidate: (request) =>
           Effect.suspend(() => {
             const invalidation = table.invalidate(request)
-            return Effect.as(PubSub.publish(changes, invalidation), invalidation)
+            return Effect.as(PubSub.publish(changes, invalidation), [invalidation])
           }),
         changes: Stream.fromPubSub(changes)
       })

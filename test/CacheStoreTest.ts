@@ -546,12 +546,12 @@ export const suite = <R, E>(
       Effect.gen(function*() {
         const store = yield* CacheStore.CacheStore
         const key = keyOf(freshNamespace(), "q")
-        const first = yield* store.invalidate(write(key.namespace, table("orders")))
+        const [first] = yield* store.invalidate(write(key.namespace, table("orders")))
         yield* fill(store, key, orders)
-        const second = yield* store.invalidate(write(key.namespace, table("unknown"), tag("unknown")))
+        const [second] = yield* store.invalidate(write(key.namespace, table("unknown"), tag("unknown")))
         yield* hit(store, key, orders)
         yield* store.invalidate(write(key.namespace, table("orders")))
-        const third = yield* store.invalidate(write(key.namespace, table("orders")))
+        const [third] = yield* store.invalidate(write(key.namespace, table("orders")))
         yield* miss(store, key, orders)
         assert.strictEqual(first.epoch, third.epoch)
         assert.isBelow(first.clock, second.clock)
@@ -697,7 +697,7 @@ export const suite = <R, E>(
           yield* pause
         }
         yield* fill(store, key, setOf(row("orders", { id: 7 })))
-        const first = yield* store.invalidate(
+        const [first] = yield* store.invalidate(
           write(namespace, row("orders", { id: 7 }), tag("a\nb \ud800~"), tag("unregistered"))
         )
         yield* store.invalidate({ namespace, ...Dependency.allTargets })

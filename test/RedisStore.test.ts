@@ -367,7 +367,7 @@ const guards: ReadonlyArray<Guard> = [
       const { epoch } = yield* fill(store, key, orders)
       const fields = Array.from({ length: 10_000 }, (_, i) => [`s:${i}`, "id"]).flat()
       yield* redis.send("HSET", redisKey(key.namespace, "meta"), ...fields)
-      return (yield* store.invalidate(unrelated(key.namespace))).epoch !== epoch
+      return (yield* store.invalidate(unrelated(key.namespace)))[0].epoch !== epoch
     })
   },
   {
@@ -402,7 +402,7 @@ const guards: ReadonlyArray<Guard> = [
       const twin = `${orderOf(epoch)}-twin`
       yield* redis.send("HSET", redisKey(key.namespace, "meta"), "epoch", twin)
       yield* redis.send("ZADD", redisKey(key.namespace, "stamps"), "+inf", `~${twin}`)
-      return (yield* store.invalidate(unrelated(key.namespace))).epoch !== twin
+      return (yield* store.invalidate(unrelated(key.namespace)))[0].epoch !== twin
     })
   },
   {
@@ -419,7 +419,7 @@ const guards: ReadonlyArray<Guard> = [
       yield* redis.send("DEL", redisKey(key.namespace, "meta"))
       const clocks: Array<string> = []
       for (const each of [store, another, store, another]) {
-        clocks.push((yield* each.invalidate(unrelated(key.namespace))).epoch)
+        clocks.push((yield* each.invalidate(unrelated(key.namespace)))[0].epoch)
       }
       return new Set(clocks).size === 1
     })
@@ -923,7 +923,7 @@ describe("RedisStore", () => {
         yield* server.command("CONFIG", "SET", "maxmemory", "1")
         assert.strictEqual(yield* reasonOf(Effect.mapError(redis.send("SET", "x", "y"), asCacheError)), "WriteRefused")
 
-        const before = yield* store.invalidate(write(key.namespace, row("orders", { id: 7 })))
+        const [before] = yield* store.invalidate(write(key.namespace, row("orders", { id: 7 })))
         yield* hit(store, eight, rows(8))
         assert.strictEqual(yield* reasonOf(store.lookup(keyOf(key.namespace, "new"), users)), "WriteRefused")
         const { lease } = yield* hit(store, eight, rows(8))
@@ -932,7 +932,7 @@ describe("RedisStore", () => {
         // A server that would refuse even so: the metadata go, and everything is invalid.
         const strict = withoutGuard(redis, ["redis.call(\"DEL\", KEYS[3])", ""])
         const other = yield* storeOn(strict.service, { layout })
-        const after = yield* other.invalidate(write(key.namespace, row("orders", { id: 7 })))
+        const [after] = yield* other.invalidate(write(key.namespace, row("orders", { id: 7 })))
         assert.strictEqual(strict.changed(), 1)
         assert.isAbove(orderOf(after.epoch), orderOf(before.epoch))
 
@@ -1006,7 +1006,7 @@ describe("RedisStore", () => {
         yield* another.invalidate({ namespace: key.namespace, ...Dependency.allTargets })
         const { epoch } = yield* fill(another, key, orders)
         yield* hit(store, key, orders)
-        assert.strictEqual((yield* store.invalidate(unrelated(key.namespace))).epoch, epoch)
+        assert.strictEqual((yield* store.invalidate(unrelated(key.namespace)))[0].epoch, epoch)
       }))
 
     it.live(`every key but the metadata has a time to live, ${layout}`, () =>
@@ -1063,7 +1063,7 @@ describe("RedisStore", () => {
         for (let i = 0; i < 90; i++) {
           if (i % 3 === 0) yield* server.command("FLUSHALL")
           const each = stores[i % 3]
-          epochs.add((yield* each.invalidate({ namespace: key.namespace, ...Dependency.allTargets })).epoch)
+          epochs.add((yield* each.invalidate({ namespace: key.namespace, ...Dependency.allTargets }))[0].epoch)
         }
         assert.strictEqual(epochs.size, 90)
       }))
@@ -1078,7 +1078,7 @@ describe("RedisStore", () => {
           schedule: Schedule.spaced("5 millis")
         })
         yield* fill(store, key, orders)
-        const { clock, epoch } = yield* store.invalidate(
+        const [{ clock, epoch }] = yield* store.invalidate(
           write(key.namespace, ...Array.from({ length: 1_001 }, (_, i) => tag(`${i}`)))
         )
         yield* store.invalidate(write(key.namespace, tag("a"), row("users", { id: 1 })))

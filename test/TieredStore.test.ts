@@ -216,7 +216,7 @@ describe("TieredStore", () => {
       yield* beatsAreOver(there, namespace)
       yield* held(here, key, orders)
       gate.loseMessages(1)
-      const begun = yield* there.invalidate(everything(namespace))
+      const [begun] = yield* there.invalidate(everything(namespace))
       assert.strictEqual(begun.clock, 0)
       // The successor of what was applied last, had the epoch been the same.
       yield* there.invalidate(unrelated(namespace))
@@ -758,22 +758,22 @@ describe("TieredStore", () => {
         yield* Effect.sleep(10)
         return seen.splice(0)
       })
-      const own = yield* here.invalidate(write(namespace, table("users")))
-      const others = yield* there.invalidate(write(namespace, tag("t")))
+      const [own] = yield* here.invalidate(write(namespace, table("users")))
+      const [others] = yield* there.invalidate(write(namespace, tag("t")))
       assert.deepStrictEqual(yield* next(2), [
         { namespace, ...own, all: false, stamps: ["users", "users(*)"] },
         { namespace, ...others, all: false, stamps: ["#t"] }
       ])
       // What another has registered, and this one has not: more than it knew itself.
       yield* miss(there, keyOf(namespace, "row"), setOf(row("users", { id: 7 })))
-      const first = yield* here.invalidate(write(namespace, row("users", { id: 7 })))
+      const [first] = yield* here.invalidate(write(namespace, row("users", { id: 7 })))
       assert.deepStrictEqual(yield* next(2), [
         { namespace, ...first, all: false, stamps: ["users"] },
         { namespace, ...first, all: false, stamps: ["users(id=\"7\")"] }
       ])
       gate.loseMessages(1)
       yield* there.invalidate(unrelated(namespace))
-      const after = yield* there.invalidate(unrelated(namespace))
+      const [after] = yield* there.invalidate(unrelated(namespace))
       assert.deepStrictEqual(yield* next(1), [{ namespace, ...after, all: true, stamps: [] }])
       gate.endSubscriptions()
       const lost = yield* next(2)

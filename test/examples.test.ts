@@ -199,7 +199,7 @@ describe("demo", () => {
     CacheStore.CacheStore,
     Effect.map(CacheStore.CacheStore, (store) => ({
       ...store,
-      invalidate: () => Effect.succeed({ epoch: "", clock: 0 })
+      invalidate: () => Effect.succeed([{ epoch: "", clock: 0 }])
     }))
   ).pipe(Layer.provide(CacheStore.layerMemory()))
 

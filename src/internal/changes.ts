@@ -31,7 +31,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { CacheError, InvalidReply } from "../CacheError.ts"
-import type { CacheStore, Invalidation, LogicalClock } from "../CacheStore.ts"
+import type { CacheStore, Clocks, Invalidation, LogicalClock } from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import { baseOf, everyKey, keysOf } from "./reactivity.ts"
 import { apart } from "./storeHealth.ts"
@@ -127,9 +127,11 @@ export class Changes {
     )
   }
 
-  /** Tells of an invalidation of this process that has taken effect. `clock`: as the store has it, where it has. */
-  announce(targets: Dependency.Targets, clock: LogicalClock | undefined): Effect.Effect<void> {
-    return Effect.suspend(() => clock !== undefined && this.isTold(clock) ? Effect.void : this.tell(targets))
+  /** Tells of an invalidation of this process that has taken effect. `clocks`: as the store has them, where it has. */
+  announce(targets: Dependency.Targets, clocks: Clocks | undefined): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      clocks?.map((clock) => this.isTold(clock)).every(Boolean) === true ? Effect.void : this.tell(targets)
+    )
   }
 
   /** Names what statements depend on, so that `all` reaches it. */

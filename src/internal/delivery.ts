@@ -27,7 +27,7 @@ import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import type { CacheStore, LogicalClock } from "../CacheStore.ts"
+import type { CacheStore, Clocks } from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import type { Flights } from "./flights.ts"
 import type { StoreHealth } from "./storeHealth.ts"
@@ -71,8 +71,8 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly health: StoreHealth
   readonly tally: Tally
   readonly timeoutMillis: number
-  /** Tells of an invalidation that has taken effect for this process. `clock`: as the store has it, if it has it. */
-  readonly announce: (targets: Dependency.Targets, clock: LogicalClock | undefined) => Effect.Effect<void>
+  /** Tells of an invalidation that has taken effect for this process. `clocks`: as the store has them, if it has it. */
+  readonly announce: (targets: Dependency.Targets, clocks: Clocks | undefined) => Effect.Effect<void>
 }): Effect.fn.Return<Delivery, never, Scope.Scope> {
   const { flights, health, namespace, store, tally } = options
   const unserved = new Unserved()
@@ -126,7 +126,7 @@ export const make = Effect.fnUntraced(function*(options: {
       const group = sending = queue[0]
       const exit = yield* Effect.exit(send(group.targets))
       sending = undefined
-      const clock = yield* exit
+      const clocks = yield* exit
       flights.detach(group.targets)
       // The queue may have collapsed into one that stands for everything.
       const index = queue.indexOf(group)
@@ -134,7 +134,7 @@ export const make = Effect.fnUntraced(function*(options: {
       unserved.remove(group.targets)
       tally.invalidated("redelivered")
       tally.undelivered(queue.length)
-      yield* options.announce(group.targets, clock)
+      yield* options.announce(group.targets, clocks)
     }
     pending.closeUnsafe()
   }).pipe(

@@ -51,7 +51,7 @@ export const make = Effect.fnUntraced(function*(change: Change = (schema) => sch
     store: () => Effect.succeed("refused"),
     release: () => Effect.void,
     storeMany: (requests) => Effect.succeed(requests.map(() => "refused" as const)),
-    invalidate: (targets) => Effect.sync(() => (told.push(targets), lease)),
+    invalidate: (targets) => Effect.sync(() => (told.push(targets), [lease])),
     changes: Stream.never
   })
   const context = yield* Layer.build(

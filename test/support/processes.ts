@@ -45,7 +45,7 @@ export const make = (): Processes => {
         invalidate: (request) =>
           Effect.tap(
             store.invalidate(request),
-            (at) =>
+            ([at]) =>
               Effect.whileLoop({
                 while: () => [...members].some((each) => each !== member && !hasHeard(each, request.namespace, at)),
                 body: () => Effect.sleep(1),

@@ -286,7 +286,7 @@ export const make = (
           (reply) => Replies.invalidated(reply, head.nonce)
         ).pipe(Effect.map((clock) => {
           namespace.saw(clock)
-          return clock
+          return [clock]
         }))
       }),
     changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(

@@ -33,7 +33,7 @@ export interface Coherence {
     >
   ) => Effect.Effect<ReadonlyArray<CacheStore.LogicalClock | undefined>, CacheError>
   /** Redis has answered a write of this process. */
-  readonly wrote: (request: CacheStore.InvalidateRequest, at: CacheStore.LogicalClock) => void
+  readonly wrote: (request: CacheStore.InvalidateRequest, at: CacheStore.Clocks) => void
   /** For how long what is asked for now may be held at most. */
   readonly maxHeldMillis: number
 }
@@ -69,7 +69,7 @@ export const backplane = (
         const lease = find(namespace)!.lease()
         return Effect.succeed(entries.map(() => lease))
       },
-      wrote: (request, at) => {
+      wrote: (request, [at]) => {
         last = backplane.planeOf(request.namespace)
         last.wasUsed = true
         last.wrote(request, at)
@@ -133,7 +133,7 @@ export const ttl = (options: Options): Effect.Effect<Coherence> =>
 const apply = (
   { changes, table }: Options,
   request: CacheStore.InvalidateRequest,
-  { clock, epoch }: CacheStore.LogicalClock
+  [{ clock, epoch }]: CacheStore.Clocks
 ): void => {
   const { all, stamps } = table.invalidate(request)
   changes.publish({ namespace: request.namespace, epoch, clock, all, stamps })
