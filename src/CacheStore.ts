@@ -92,12 +92,8 @@ export class CacheStore extends Context.Service<CacheStore, {
     requests: ReadonlyArray<StoreRequest>
   ) => Effect.Effect<ReadonlyArray<"accepted" | "refused">, CacheError>
 
-  /**
-   * Ends the flight of a lease without a fill. Those who wait, and those who come
-   * within the next second, are told to read for themselves: what could not be
-   * stored once would keep them in a queue.
-   */
-  readonly release: (key: CacheKey, lease: Lease) => Effect.Effect<void, CacheError>
+  /** Ends the flight of a lease without a fill, and says who is to read from then on: `"all"` unless given. */
+  readonly release: (key: CacheKey, lease: Lease, heirs?: Heirs) => Effect.Effect<void, CacheError>
 
   /**
    * Marks what a change touched. When the effect succeeds, no entry that
@@ -142,6 +138,20 @@ export interface Lease extends LogicalClock {
   /** The flight that the lease was given for, where the store knows of flights in other processes. */
   readonly flight?: string | undefined
 }
+
+/**
+ * Who reads what somebody was told to read and has given up.
+ *
+ * - `"all"`: those who wait, and those who come within the next second, each for
+ *   themselves. Where the query failed or its value could not be stored: the next
+ *   one would fare no better, and they would queue up behind each other.
+ * - `"next"`: the next one who asks, and the others wait for that one. Where nobody
+ *   has found out how the query ends, since whoever began it has left.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Heirs = "all" | "next"
 
 /**
  * Which value.

@@ -969,6 +969,22 @@ export const suite = <R, E>(
           }
         }))
 
+      it.effect("whoever leaves it to the next is replaced by one, whom the others wait for", () =>
+        Effect.gen(function*() {
+          const [here, there] = yield* setUp
+          const q = key()
+          const first = yield* owning(here, q, orders)
+          assert.strictEqual((yield* there.lookup(q, orders))._tag, "Wait")
+          yield* here.release(q, first, "next")
+          const second = yield* owning(there, q, orders)
+          assert.strictEqual((yield* here.lookup(q, orders))._tag, "Wait")
+          // It is its successor's now.
+          yield* here.release(q, first, "next")
+          assert.strictEqual((yield* here.lookup(q, orders))._tag, "Wait")
+          assert.strictEqual(yield* there.store(q, entryOf("v", orders), second), "accepted")
+          assert.strictEqual((yield* hit(here, q, orders)).value, "v")
+        }))
+
       it.effect("an owner that was overtaken is replaced, and leaves its successor alone", () =>
         Effect.gen(function*() {
           const [here, there] = yield* setUp

@@ -92,7 +92,7 @@ export class Pilot {
             flight.stale !== undefined && flight.isConsoledBy(flight.stale)
           const fallback = isConsoled ? yield* this.lookAgain(reading) : undefined
           flight.settle(Exit.failCause(cause), { fallback })
-          return yield* this.release(reading, lease)
+          return yield* this.release(reading, lease, heirsOf(cause))
         }
         // Before a caller may change the value.
         const admission = this.admit(reading, exit.value)
@@ -120,7 +120,7 @@ export class Pilot {
         const lease = Exit.isSuccess(found) ? found.value.lease : undefined
         const { costMillis, exit } = yield* measured(restore(reading.query))
         if (Exit.isFailure(exit)) {
-          yield* this.release(reading, lease)
+          yield* this.release(reading, lease, heirsOf(exit.cause))
           return yield* Effect.failCause(exit.cause)
         }
         const admission = this.admit(reading, exit.value)
@@ -142,7 +142,7 @@ export class Pilot {
         if (Exit.isFailure(found)) return undefined
         const outcome = found.value
         const atMillis = yield* Clock.currentTimeMillis
-        if (outcome._tag !== "Hit") yield* this.release(reading, outcome.lease)
+        if (outcome._tag !== "Hit") yield* this.release(reading, outcome.lease, "next")
         return isHeld(reading, outcome) ? foundOf(outcome, atMillis, false) : undefined
       })
     )
@@ -187,7 +187,7 @@ export class Pilot {
           if (begun === "too many") tally.refreshed("too-many")
           if (begun !== "begun") {
             abandon()
-            yield* this.release(reading, lease)
+            yield* this.release(reading, lease, "next")
             return undefined
           }
         }
@@ -237,7 +237,7 @@ export class Pilot {
           Exit.isSuccess(exit) || outcomes.length === 0
             ? Effect.succeed(exit)
             : Effect.as(
-              Effect.all(outcomes.map(({ lease }, i) => this.release(requests[i]!, lease)), {
+              Effect.all(outcomes.map(({ lease }, i) => this.release(requests[i]!, lease, "next")), {
                 concurrency: "unbounded"
               }),
               exit
@@ -260,12 +260,13 @@ export class Pilot {
   /** Lets other processes read what this one does not fill. Nobody here waits for it. */
   private release(
     { key }: { readonly key: CacheStore.CacheKey },
-    lease: CacheStore.Lease | undefined
+    lease: CacheStore.Lease | undefined,
+    heirs: CacheStore.Heirs = "all"
   ): Effect.Effect<void> {
     const { health, lookupTimeoutMillis, store } = this.options
     return lease?.flight === undefined
       ? Effect.void
-      : Effect.ignore(health.guard("release", () => store.release(key, lease), lookupTimeoutMillis))
+      : Effect.ignore(health.guard("release", () => store.release(key, lease, heirs), lookupTimeoutMillis))
   }
 
   private admit<A, E>({ admit, key, terms }: Reading<A, E>, value: A): Admission {
@@ -333,6 +334,9 @@ export const isHeld = <A, E>(
   outcome: CacheStore.Outcome
 ): outcome is CacheStore.Hit | CacheStore.Stale =>
   (outcome._tag === "Hit" || outcome._tag === "Stale") && reading.holds(outcome.value)
+
+/** Who is to read after a query that has ended so: whoever was interrupted has not found out whether it can be had. */
+export const heirsOf = (cause: Cause.Cause<unknown>): CacheStore.Heirs => Cause.hasInterrupts(cause) ? "next" : "all"
 
 const isTimeout = (cause: Cause.Cause<CacheError>): boolean =>
   cause.reasons.some((reason) => Cause.isFailReason(reason) && reason.error.reason._tag === "StoreTimeout")

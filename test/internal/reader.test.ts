@@ -734,6 +734,29 @@ describe("several processes", () => {
       yield* calm(declining)
     }))
 
+  it.effect("one that is interrupted is replaced by one", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(4)
+      const { claiming, database, processes } = world
+      database.behave = Effect.sleep(100)
+      const [leader, ...others] = yield* Effect.forEach(processes, ({ read }) => started(read()))
+      yield* TestClock.adjust(50)
+      assert.strictEqual(database.asked, 1)
+      yield* Fiber.interrupt(leader!)
+      const [exit, millis] = yield* timed(Fiber.joinAll(others))
+      assert.deepStrictEqual(new Set((exit as any).value.map(String)), new Set(["miss,2", "hit,2"]))
+      assert.isBelow(millis, 64 + 100 + 64)
+      assert.deepStrictEqual([database.asked, database.interrupted], [2, 1])
+      // So is one that reads whatever there is.
+      const reloading = yield* started(world.reader.reload(world.reading()))
+      assert.strictEqual(claiming.owed(), 1)
+      yield* Fiber.interrupt(reloading)
+      const { lease } = yield* claiming.store.lookup(keyOf("k"), orders, 0)
+      assert.isDefined(lease.flight)
+      yield* claiming.store.release(keyOf("k"), lease)
+      yield* calm(world)
+    }))
+
   it.effect("nobody waits where something stale is taken, and one query reads it anew", () =>
     Effect.gen(function*() {
       const world = yield* shared(4)
@@ -875,6 +898,37 @@ describe("several values", () => {
       assert.strictEqual(database.asked, 5)
       yield* calm(world)
       assert.strictEqual(claiming.owed(), 0)
+    }))
+
+  it.effect("a pause that begins while they are looked up is for those who come later", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { claiming, database, faults, reader, reading, told } = world
+      const habits = new Habits()
+      const readings = ["a", "b"].map((key) => reading({ key, habits, policy: { ...minute, adaptive: true } }))
+      // Two hundred misses within a minute and more.
+      for (let i = 0; i < 199; i++) habits.missed("absent", true, 0)
+      yield* TestClock.adjust("61 seconds")
+      faults.lookup = (proceed) =>
+        Effect.tap(proceed, () => Effect.sync(() => void habits.missed("absent", true, 61_000)))
+      const got: Array<Read> = []
+      yield* reader.fetchMany(readings, (_, exit) => got.push(told(Effect.runSync(exit))))
+      assert.isTrue(habits.isPaused(61_000))
+      // The store has told them to read, so it has what they have read.
+      assert.deepStrictEqual(got.sort(), [["miss", 1], ["miss", 2]])
+      yield* Effect.repeat(Effect.yieldNow, { times: 20 })
+      assert.strictEqual(claiming.owed(), 0)
+      for (const [i, key] of ["a", "b"].entries()) {
+        const outcome = yield* claiming.store.lookup(keyOf(key), orders)
+        assert(outcome._tag === "Hit" && outcome.value === i + 1)
+      }
+      faults.lookup = () => assert.fail("asked while it rests")
+      yield* reader.fetchMany(
+        [reading({ key: "c", habits, policy: { ...minute, adaptive: true } })],
+        (_, exit) => got.push(told(Effect.runSync(exit)))
+      )
+      assert.deepStrictEqual([got[2], database.asked], [["miss", 3], 3])
+      yield* calm(world)
     }))
 })
 

@@ -9,6 +9,7 @@ import { CacheError, InvalidOptionError, InvalidReply } from "../../CacheError.t
 import type {
   CacheKey,
   CacheStore,
+  Heirs,
   Invalidation,
   Lease,
   LogicalClock,
@@ -140,7 +141,7 @@ export const make = (
     },
     // Nobody is there to read it, so the next one who asks is to.
     unclaimed: (name, { request: { key } }, { lease }) => {
-      if (lease.flight !== undefined) Effect.runFork(Effect.ignore(release(name, [{ key, lease }], false)))
+      if (lease.flight !== undefined) Effect.runFork(Effect.ignore(release(name, [{ key, lease }], "next")))
     }
   })
 
@@ -176,7 +177,7 @@ export const make = (
   const release = (
     name: string,
     flights: ReadonlyArray<{ readonly key: CacheKey; readonly lease: Lease }>,
-    free = true
+    heirs: Heirs = "all"
   ) => {
     const { keys } = namespaceOf(name)
     const own = flights.flatMap(({ key, lease }) =>
@@ -184,7 +185,11 @@ export const make = (
     )
     if (own.length === 0) return Effect.void
     const nonce = nonces()
-    return run("release", runRelease({ nonce, free, flights: own }), (reply) => Replies.released(reply, nonce))
+    return run(
+      "release",
+      runRelease({ nonce, free: heirs === "all", flights: own }),
+      (reply) => Replies.released(reply, nonce)
+    )
   }
 
   const lookupMany = (requests: ReadonlyArray<LookupRequest>): Effect.Effect<ReadonlyArray<Outcome>, CacheError> =>
@@ -268,7 +273,7 @@ export const make = (
     lookupMany,
     store: (key, entry, lease) => Effect.map(storeMany([{ key, entry, lease }]), ([verdict]) => verdict),
     storeMany,
-    release: (key, lease) => Effect.suspend(() => release(key.namespace, [{ key, lease }])),
+    release: (key, lease, heirs) => Effect.suspend(() => release(key.namespace, [{ key, lease }], heirs)),
     invalidate: (request) =>
       Effect.suspend(() => {
         const namespace = namespaceOf(request.namespace)
