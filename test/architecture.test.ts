@@ -12,6 +12,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "CacheScope",
     "Dependency",
     "internal/anyTransaction",
+    "internal/apart",
     "internal/consulted",
     "internal/options"
   ],

@@ -7,6 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { LazyArg } from "effect/Function"
 import { CacheError, InvalidReply, StoreTimeout } from "../CacheError.ts"
+import { apart } from "./apart.ts"
 import type { Tally } from "./tally.ts"
 
 export interface StoreHealth {
@@ -50,19 +51,6 @@ export const make = (tally: Tally, options: { readonly timed: boolean }): StoreH
         )
   }
 }
-
-/**
- * In a fiber of its own, told to stop when its time is over but not waited for: what it does may be uninterruptible, or
- * a finalizer of it may hang.
- */
-export const apart = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  Effect.withFiber((fiber) =>
-    Effect.callback((resume) => {
-      const running = Effect.runForkWith(fiber.context)(effect)
-      running.addObserver(resume)
-      return Effect.sync(() => running.interruptUnsafe())
-    })
-  )
 
 // A store that dies, or interrupts itself, is a store that fails: no query may die of it.
 const errorOf = (operation: CacheError["operation"], cause: Cause.Cause<unknown>): CacheError => {

@@ -452,9 +452,15 @@ export const observeConnection = (
   look: (sql: string, isAnywhere: boolean) => { readonly effects: Effects; readonly changes: Changes | undefined },
   transactions: Transactions,
   delivery: Delivery,
-  naming: Pick<Naming, "leave">
+  naming: Pick<Naming, "leave" | "watch">
 ): { readonly connection: Connection; readonly close: Effect.Effect<void> } => {
   let open: Touched | undefined
+  // For its end: the schema may be another by then.
+  let overtaken = Effect.void
+  const begin = (): Touched => {
+    overtaken = naming.watch()
+    return open = new Touched("")
+  }
   // What differs from the settings that the session began with, until it ends.
   const settings = new Map<string, Changes["settings"][number]>()
   let isAnywhere = false
@@ -480,7 +486,10 @@ export const observeConnection = (
   ): ((exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>) | undefined => {
     if (effects._tag === "Writes") {
       const writing = writingOf(effects, params)
-      if (open === undefined) return (exit) => transactions.settle(exit, writing)
+      if (open === undefined) {
+        const overtaken = writing.targets.all ? Effect.void : naming.watch()
+        return (exit) => Effect.andThen(transactions.settle(exit, writing), overtaken)
+      }
       const know = open.begin(writing.targets)
       const { answered } = writing
       return answered === undefined ? undefined : (exit) =>
@@ -492,24 +501,26 @@ export const observeConnection = (
       switch (effects.control) {
         case "begin": {
           if (touched !== undefined) break
-          const begun = open = new Touched("")
+          const begun = begin()
           return (exit) =>
             Effect.sync(() => {
               // Refused: what is written commits by itself.
               if (Exit.isFailure(exit) && Outcome.refused(exit.cause) && open === begun) open = undefined
             })
         }
-        case "commit":
-          open = effects.chain ? new Touched("") : undefined
+        case "commit": {
+          const ended = overtaken
+          open = effects.chain ? begin() : undefined
           if (touched !== undefined && !touched.isEmpty) {
-            return (exit) => transactions.settle(exit, { targets: touched.take(), atomic: true })
+            return (exit) => Effect.andThen(transactions.settle(exit, { targets: touched.take(), atomic: true }), ended)
           }
           break
+        }
         case "rollback":
           return (exit) =>
             Effect.sync(() => {
               // Without an answer the end of the scope settles it.
-              if (Exit.isSuccess(exit)) open = effects.chain ? new Touched("") : undefined
+              if (Exit.isSuccess(exit)) open = effects.chain ? begin() : undefined
             })
       }
     }
@@ -555,7 +566,8 @@ export const observeConnection = (
         ? left
         : Effect.matchCauseEffect(connection.executeUnprepared("ROLLBACK", [], undefined), {
           onSuccess: () => Effect.void,
-          onFailure: () => touched.isEmpty ? Effect.void : delivery.quarantine(touched.take())
+          onFailure: () =>
+            touched.isEmpty ? Effect.void : Effect.andThen(delivery.quarantine(touched.take()), overtaken)
         }).pipe(Effect.andThen(left))
     })
   }
