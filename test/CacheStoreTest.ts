@@ -325,7 +325,8 @@ export const suite = <R, E>(
             ["customer=1, id=8", setOf(row("orders", { customer: 1, id: 8 }))],
             ["state is null", setOf(row("orders", { state: null }))],
             ["state=null, the text", setOf(row("orders", { state: "null" }))],
-            ["colour=red", setOf(row("orders", { colour: "red" }))]
+            ["colour=red", setOf(row("orders", { colour: "red" }))],
+            ["the table", setOf(table("orders"))]
           ]
         )
         assert.deepStrictEqual(survivors, ["id=8", "customer=3", "customer=1, id=8", "state=null, the text"])
@@ -836,6 +837,7 @@ export const suite = <R, E>(
           yield* advance(10)
           yield* stale(store, key, premium)
           yield* store.invalidate(invalidation)
+          assert.strictEqual(store.peek(key, yield* Clock.currentTimeMillis), undefined)
           // For those, too, who ask for less than it was filled for.
           yield* missing(store, key, orders)
           yield* missing(store, key, premium)
