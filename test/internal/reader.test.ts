@@ -640,6 +640,21 @@ describe("flights", () => {
       assert.deepStrictEqual(yield* Fiber.join(reading), Exit.succeed(["joined", 2] as const))
       yield* calm(world)
     }))
+
+  it.effect("who is served something stale leaves its flight to go on, though all others leave", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { database, read } = world
+      yield* read({ policy: revalidates })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.sleep(100)
+      const other = yield* started(read({ policy: minute }))
+      assert.deepStrictEqual(yield* read({ policy: revalidates }), ["stale", 1])
+      yield* Fiber.interrupt(other)
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual([yield* read({ policy: minute }), database.interrupted], [["hit", 2], 0])
+      yield* calm(world)
+    }))
 })
 
 describe("reload", () => {

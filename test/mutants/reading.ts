@@ -28,14 +28,6 @@ export const reading: ReadonlyArray<Mutant> = [
     killedBy: ofReader("what was invalidated is never served|nothing old")
   },
   {
-    guard: "a flight that was detached becomes no refresh",
-    races: [began],
-    file: flights,
-    find: "    if (!this.joinable.delete(flight)) return \"under way\"\n",
-    replace: "    this.joinable.delete(flight)\n",
-    killedBy: ofReader("nothing old|what was invalidated|refresh")
-  },
-  {
     guard: "a flight outlives those who leave while others wait",
     races: [leader],
     file: flights,
@@ -143,9 +135,17 @@ export const reading: ReadonlyArray<Mutant> = [
     guard: "who looks again keeps its seat",
     races: ["the last one who waits leaves while another looks again"],
     file: reader,
+    find: "? Effect.flatMap(this.pilot.lookAgain(reading), (found) => {",
+    replace: "? Effect.flatMap((running.empty(seat), this.pilot.lookAgain(reading)), (found) => {",
+    killedBy: ofReader("who looks again keeps")
+  },
+  {
+    guard: "who is served something stale leaves the flight to go on",
+    races: ["the last one who waits leaves while another looks again"],
+    file: reader,
     find: "                seat.leaveBehind()\n                return this.arrive(reading, found, true)",
     replace: "                return this.arrive(reading, found, true)",
-    killedBy: ofReader("who looks again keeps|nobody waits, and one query|within its window|nothing left")
+    killedBy: ofReader("who is served something stale leaves")
   },
   {
     guard: "whoever is served has no seat any more",

@@ -128,14 +128,6 @@ export const tiered: ReadonlyArray<Mutant> = [
     killedBy: tests("a reply of another epoch")
   },
   {
-    guard: "nothing is held before a beat has returned",
-    races: [older, lost],
-    file: plane,
-    find: "    return this.applied?.epoch === epoch\n",
-    replace: "    return this.applied === undefined || this.applied.epoch === epoch\n",
-    killedBy: tests("what was asked for before the first beat|nothing is held before a beat")
-  },
-  {
     guard: "what else an answer was filled with is known, or it is not held",
     races: ["two policies share a statement"],
     file: store,
