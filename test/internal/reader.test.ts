@@ -256,6 +256,22 @@ describe("staleWhileRevalidate", () => {
       assert.deepStrictEqual(yield* read({ policy: revalidates }), ["hit", 3])
     }))
 
+  it.effect("what another process has invalidated since a flight found it is not served to who joins", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(2)
+      const [here, there] = world.processes
+      yield* here!.read({ policy: revalidates })
+      yield* TestClock.adjust("61 seconds")
+      world.database.behave = Effect.sleep(100)
+      const first = yield* started(here!.read({ policy: minute }))
+      yield* there!.invalidate
+      const second = yield* started(here!.read({ policy: revalidates }))
+      yield* TestClock.adjust(100)
+      const reads = yield* Fiber.joinAll([first, second])
+      assert.deepStrictEqual(reads, [["miss", 2], ["joined", 2]])
+      yield* calm(world)
+    }))
+
   it.effect("who does not take it waits for the refresh that is under way", () =>
     Effect.gen(function*() {
       const world = yield* one()

@@ -169,7 +169,7 @@ export const reading: ReadonlyArray<Mutant> = [
     file: reader,
     find: "? Effect.flatMap(this.pilot.lookAgain(reading), (found) => {",
     replace: "? Effect.flatMap(Effect.succeed(running.stale as any), (found: any) => {",
-    killedBy: ofReader("what was invalidated is never served|nothing old|soft: what was invalidated")
+    killedBy: ofReader("what another process has invalidated since a flight found it")
   },
   {
     guard: "what is stale is looked up again after the soft time-out",

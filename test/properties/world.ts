@@ -303,8 +303,9 @@ export class World {
     this.mend()
     this.refuse(false)
     await this.finish()
-    for (let i = 0; i < 20; i++) {
-      await this.pass(10_000)
+    // In short steps: what begins in one is not over its time in the same.
+    for (let i = 0; i < 450; i++) {
+      await this.pass(100)
       await this.letThrough(Infinity)
     }
     for (const [place, process] of this.processes.entries()) {
@@ -340,6 +341,8 @@ interface State {
   refusals: number
   /** How many steps there were. */
   steps: number
+  /** Nobody is there any more to let a step through. */
+  isOver: boolean
 }
 
 const operations: ReadonlyArray<StoreOperation> = ["lookup", "store", "invalidate"]
@@ -356,11 +359,11 @@ const staged = (step: Options["step"], operation: StoreOperation): FlakyStore.Fa
 export const make = Effect.fnUntraced(function*(
   given: Options
 ): Effect.fn.Return<World, never, Scope.Scope | Reactivity.Reactivity> {
-  const state: State = { refuses: false, refusals: 0, steps: 0 }
+  const state: State = { refuses: false, refusals: 0, steps: 0, isOver: false }
   const step = (label: string) =>
     Effect.suspend(() => {
       state.steps++
-      return given.step(label)
+      return state.isOver ? Effect.void : given.step(label)
     })
   const options = { ...given, step }
   const model = yield* ModelDatabase.make({
@@ -399,5 +402,12 @@ export const make = Effect.fnUntraced(function*(
     }))
   const world = new World(options, model, flaky, processes, yield* Effect.context<never>(), state)
   world.mend()
+  // Before the processes end, which have something to tell the store.
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      state.isOver = true
+      world.mend()
+    })
+  )
   return world
 })
