@@ -201,33 +201,18 @@ describe("commands in any order of their steps", () => {
   const memoryRuns = 70
   const redisRuns = 6
 
-  it.live("in memory", () =>
-    Effect.gen(function*() {
-      const store = CacheStore.layerMemory()
-      met(
-        yield* inAnyOrder(memoryRuns, 80, { store, isStaged: false, processes: 1 }),
-        memoryRuns / 4,
-        "hit",
-        "stale",
-        "miss",
-        "joined",
-        "bypass"
-      )
-    }), patience(memoryRuns))
-
-  it.live("in memory, behind calls that take steps, fail and hang", () =>
-    Effect.gen(function*() {
-      const store = CacheStore.layerMemory()
-      met(
-        yield* inAnyOrder(memoryRuns, 120, { store, isStaged: true, processes: 1 }),
-        memoryRuns / 4,
-        "hit",
-        "stale",
-        "miss",
-        "joined",
-        "bypass"
-      )
-    }), patience(memoryRuns))
+  for (const isStaged of [false, true]) {
+    it.live(
+      `in memory${isStaged ? ", behind calls that take steps, fail and hang" : ""}`,
+      () =>
+        Effect.gen(function*() {
+          const store = CacheStore.layerMemory()
+          const counts = yield* inAnyOrder(memoryRuns, isStaged ? 120 : 80, { store, isStaged, processes: 1 })
+          met(counts, memoryRuns / 4, "hit", "stale", "miss", "joined", "bypass")
+        }),
+      patience(memoryRuns)
+    )
+  }
 
   for (const [name, layer] of Object.entries(overRedis)) {
     it.live(`${name}: two processes, and a Redis that forgets`, () =>

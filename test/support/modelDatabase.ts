@@ -32,7 +32,7 @@ export interface Nature {
   /** Whether a write whose caller went away while it was on its way there happens all the same, later. */
   readonly straggles: () => boolean
   readonly later: Effect.Effect<void>
-  /** Whether a statement is refused whose answer is on its way, and does nothing. */
+  /** Whether a write is refused as it would take effect, or a read as it would be answered. */
   readonly refuses?: () => boolean
 }
 
