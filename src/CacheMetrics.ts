@@ -12,6 +12,7 @@
  * | `query_cache_hints_total` | `reason`: `hardly-read`, `invalidated-unread` | statements and cached queries that caching hardly pays for |
  * | `query_cache_invalidations_total` | `outcome`: `delivered`, `queued`, `redelivered` | invalidations after writes and explicit calls |
  * | `query_cache_undelivered` | | invalidations waiting for delivery now |
+ * | `query_cache_doubts` | | tables, or sets of them, that writes have touched of which nobody knows yet how they ended |
  * | `query_cache_store_errors_total` | `operation`, `reason` | failures of the store |
  * | `query_cache_entry_bytes` | | estimated size of accepted entries |
  * | `query_cache_unreached_total` | | `cached` effects that consulted no cache |
@@ -110,6 +111,17 @@ export const invalidations = Metric.counter("query_cache_invalidations_total", {
  */
 export const undelivered = Metric.gauge("query_cache_undelivered", {
   description: "Invalidations that wait for delivery"
+})
+
+/**
+ * What writes have touched of which nobody knows yet how they ended, counted once for equal targets. While there are
+ * any, answers that depend on them are not served.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const doubts = Metric.gauge("query_cache_doubts", {
+  description: "What writes have touched whose outcome is unknown"
 })
 
 /**

@@ -40,6 +40,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "QueryCache",
     "internal/changes",
     "internal/delivery",
+    "internal/doubt/",
     "internal/engine",
     "internal/flights",
     "internal/habits",

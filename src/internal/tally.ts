@@ -104,6 +104,10 @@ export class Tally {
     CacheMetrics.undelivered.updateUnsafe(groups, this.context)
   }
 
+  doubts(groups: number): void {
+    CacheMetrics.doubts.updateUnsafe(groups, this.context)
+  }
+
   storeFailed(error: CacheError): void {
     this.counts.storeErrors++
     this.count(CacheMetrics.storeErrors, { operation: error.operation, reason: error.reason._tag })

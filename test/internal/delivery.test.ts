@@ -61,7 +61,7 @@ const open = Effect.gen(function*() {
   })
   // As every caller runs it.
   const deliver = (targets: Dependency.Targets) => Effect.uninterruptible(delivery.deliver(targets))
-  const quarantine = (targets: Dependency.Targets) => Effect.uninterruptible(delivery.quarantine(targets))
+  const quarantine = (targets: Dependency.Targets) => Effect.uninterruptible(delivery.quarantine(targets, { _tag: "Anything" }))
   /** The stamps of every call so far, `*` for everything. */
   const sent = () => flaky.invalidations.map(({ all, stamps }) => all ? "*" : stamps[0])
   return { ...flaky, announced, flights, counts: tally.counts, unserved: delivery.unserved, deliver, quarantine, sent }
