@@ -169,7 +169,9 @@ export const makeStatements = (decoration: Decoration): {
           ? transactions.write(fiber, base, writingOf(effects, sentBy(self, run)), wire)
           : naming.watched(transactions.write(fiber, base, writingOf(effects, sentBy(self, run)), wire))
       case "Session":
-        return inTransaction ? transactions.controlInside(fiber, base, effects) : transactions.control(base, effects, wire)
+        return inTransaction
+          ? transactions.controlInside(fiber, base, effects)
+          : transactions.control(base, effects, wire)
     }
   }
 

@@ -5,7 +5,7 @@
  * | --- | --- |
  * | COMMIT, of a transaction whose number is known | that transaction is none of those that run |
  * | COMMIT, else | its backend is gone, or has no transaction that wrote; or all transactions have ended that wrote before it was asked first |
- * | a statement, on a connection that ends at a backend | that backend is gone |
+ * | a statement, on a connection that ends at a backend | that backend is gone, or rests after it was seen at work |
  * | a statement, elsewhere: behind a pooler, or several at once on a connection | half a minute has passed, and every backend of the same user that was at work then has done what it did |
  * | nobody knows what | both |
  *
@@ -67,7 +67,10 @@ export const watch = (doubt: Doubt, nowMillis: number): Watch => {
     case "Statement":
       return watchStatement(doubt, nowMillis)
     case "Anything":
-      return watchBoth(watchCommit(doubt), watchStatement({ ...doubt, isPipelined: doubt.pid === undefined }, nowMillis))
+      return watchBoth(
+        watchCommit(doubt),
+        watchStatement({ ...doubt, isPipelined: doubt.pid === undefined }, nowMillis)
+      )
   }
 }
 
@@ -121,6 +124,7 @@ const watchStatement = (
 ): Watch => {
   let server: string | undefined
   let started: string | undefined
+  let wasBusy = false
   let endMillis = lostMillis + windowMillis
   let working: Map<string, readonly [transaction: string, statement: string]> | undefined
   let until: bigint | undefined
@@ -143,7 +147,8 @@ const watchStatement = (
         // Another one has the number of a process that is gone.
         if (backend === undefined || (started !== undefined && backend.started !== started)) return true
         started = backend.started
-        return backend.isBusy === false && seen.atMillis - lostMillis >= forgottenMillis
+        wasBusy ||= backend.isBusy === true
+        return backend.isBusy === false && (wasBusy || seen.atMillis - lostMillis >= forgottenMillis)
       }
 
       if (seen.atMillis < endMillis) return false
