@@ -39,6 +39,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "Invalidator",
     "QueryCache",
     "internal/changes",
+    "internal/circuit",
     "internal/delivery",
     "internal/doubt/",
     "internal/engine",

@@ -74,7 +74,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const unserved = new Unserved()
 
   const send = (targets: Dependency.Targets) =>
-    health.guard("invalidate", () => store.invalidate({ namespace, ...targets }), options.timeoutMillis)
+    health.guard("invalidate", () => store.invalidate({ namespace, ...targets }), options.timeoutMillis, true)
 
   let queue: Array<Group> = []
   /** The one of the queue that is under way. */
@@ -105,11 +105,14 @@ export const make = Effect.fnUntraced(function*(options: {
   const deliver = (targets: Dependency.Targets): Effect.Effect<void> =>
     Effect.suspend(() => {
       flights.detach(targets)
-      return Effect.flatMap(Effect.exit(send(targets)), (exit) => {
-        if (Exit.isSuccess(exit)) tally.invalidated("delivered")
+      // A store that is known to be away is left to the queue: no write waits for it.
+      const sent = health.isOpen("invalidate") ? Effect.succeed(undefined) : Effect.exit(send(targets))
+      return Effect.flatMap(sent, (exit) => {
+        const clocks = exit !== undefined && Exit.isSuccess(exit) ? exit.value : undefined
+        if (clocks !== undefined) tally.invalidated("delivered")
         else enqueue(targets)
         flights.detach(targets)
-        return options.announce(targets, Exit.isSuccess(exit) ? exit.value : undefined)
+        return options.announce(targets, clocks)
       })
     })
 

@@ -108,6 +108,10 @@ export class Tally {
     CacheMetrics.doubts.updateUnsafe(groups, this.context)
   }
 
+  circuit(operation: CacheError["operation"], isOpen: boolean): void {
+    Metric.withAttributes(CacheMetrics.circuits, { operation }).updateUnsafe(isOpen ? 1 : 0, this.context)
+  }
+
   storeFailed(error: CacheError): void {
     this.counts.storeErrors++
     this.count(CacheMetrics.storeErrors, { operation: error.operation, reason: error.reason._tag })

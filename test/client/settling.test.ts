@@ -37,6 +37,9 @@ const ada = [{ name: "Ada" }]
 const augusta = [{ name: "Augusta" }]
 
 const setUp = Effect.gen(function*() {
+  // What a test that fails leaves behind would keep all others waiting.
+  const { terminateBackends } = yield* Postgres.PostgresServer
+  yield* Effect.addFinalizer(() => Effect.ignoreCause(terminateBackends))
   const sql = yield* SqlClient.SqlClient
   const query = nameOf(sql, 1).pipe(QueryCache.cached())
   const rename = sql`UPDATE users SET name = 'Augusta' WHERE id = 1`
@@ -249,6 +252,7 @@ layer(servers({ pooler: true }))("Behind a pooler", (it) => {
         ),
         Effect.scoped
       )
+      yield* Effect.addFinalizer(() => Effect.ignore(observer`ROLLBACK PREPARED 'one'`))
       yield* proxy.arm("COMMIT", "lose")
       assert.isTrue(Exit.isFailure(yield* Effect.exit(sql.withTransaction(rename))))
       yield* unserved(query, augusta)

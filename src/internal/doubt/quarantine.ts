@@ -129,7 +129,7 @@ export const make = Effect.fnUntraced(function*(options: {
     let due = Infinity
     for (const { watches } of groups.values()) {
       for (const { sinceMillis, watch } of watches) {
-        for (const one of [watch.dueMillis, ask === undefined ? sinceMillis + windowMillis : undefined]) {
+        for (const one of [watch.dueMillis, sinceMillis + windowMillis]) {
           if (one !== undefined && one > nowMillis) due = Math.min(due, one)
         }
       }
