@@ -210,6 +210,42 @@ layer(servers())("A write whose outcome is unknown", (it) => {
     }).pipe(Effect.provide(proxied({ maxConnections: 1 }))))
 })
 
+/** To whom PostgreSQL tells no more than it has to. */
+const ordinary = Effect.gen(function*() {
+  const observer = yield* Observer
+  yield* observer`CREATE ROLE app LOGIN`
+  yield* observer`ALTER ROLE app SET default_transaction_isolation = 'serializable'`
+  yield* observer`ALTER DATABASE postgres OWNER TO app`
+})
+
+layer(Layer.provideMerge(Layer.effectDiscard(ordinary), servers()))("An ordinary user", (it) => {
+  it.effect("is told of its own statements", () =>
+    Effect.gen(function*() {
+      const { proxy, query, rename } = yield* setUp
+      const release = yield* lockRow
+      yield* proxy.arm("UPDATE users", "strand")
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(rename)))
+      yield* blocked
+      yield* unserved(query, ada, 40)
+      yield* release
+      // The row was locked, and not changed: serializable or not, the write goes on.
+      yield* isVisible
+      yield* settles(query, augusta)
+      yield* proxy.release
+    }).pipe(Effect.provide(proxied({ username: "app" }))))
+
+  it.effect("and of its own transactions", () =>
+    Effect.gen(function*() {
+      const { proxy, query, rename, sql } = yield* setUp
+      yield* proxy.arm("COMMIT", "hold")
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(sql.withTransaction(rename))))
+      yield* unserved(query, ada, 40)
+      yield* proxy.release
+      yield* isVisible
+      yield* settles(query, augusta)
+    }).pipe(Effect.provide(proxied({ username: "app" }))))
+})
+
 layer(servers())("A database that is away", (it) => {
   it.effect("until it can be asked again nothing is served", () =>
     Effect.gen(function*() {
@@ -274,9 +310,15 @@ layer(servers({ pooler: true }))("Behind a pooler", (it) => {
       yield* proxy.release
     }).pipe(Effect.provide(proxied())))
 
-  it.effect("a statement that never arrives: half a minute", () =>
+  it.effect("a statement that never arrives: half a minute, whatever other users do", () =>
     Effect.gen(function*() {
-      const { proxy, query, rename } = yield* setUp
+      const { observer, proxy, query, rename } = yield* setUp
+      yield* observer`CREATE ROLE other SUPERUSER LOGIN`
+      const server = yield* Postgres.PostgresServer
+      const other = yield* PgClient.make({ ...server.config, username: "other" })
+      yield* Effect.forkChild(other`SELECT pg_sleep(60)`)
+      const sleepers = observer`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'other'`
+      yield* Effect.addFinalizer(() => Effect.ignore(sleepers))
       yield* proxy.arm("UPDATE users", "cut")
       assert.isTrue(Exit.isFailure(yield* Effect.exit(rename)))
       yield* unserved(query, ada, 29)

@@ -460,6 +460,21 @@ describe("what is in doubt", () => {
       ])
     }).pipe(Effect.provide(Logs.layer)))
 
+  it.effect("that the database cannot tell is told once", () =>
+    Effect.gen(function*() {
+      const logs = yield* Logs.Logs
+      const { answer, doubt } = yield* open
+      answer(() => Effect.fail(denied))
+      yield* doubt("orders")
+      yield* TestClock.adjust("1 minute")
+      yield* doubt("orders")
+      yield* TestClock.adjust("1 minute")
+      const messages = (yield* logs.messages).filter((message) => message.includes("cannot tell"))
+      assert.deepStrictEqual(messages, [
+        "The database cannot tell whether a write has ended: what it touched is served again after 30 seconds"
+      ])
+    }).pipe(Effect.provide(Logs.layer)))
+
   it.effect("ends with its scope, be it in the middle of a question", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()

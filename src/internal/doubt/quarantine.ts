@@ -64,6 +64,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const { deliver, tally, unserved } = options
   const groups = new Map<string, Group>()
   const wanted = Latch.makeUnsafe(false)
+  let wasUnable = false
 
   const groupOf = (name: string, targets: Dependency.Targets): Group => {
     let group = groups.get(name)
@@ -95,6 +96,8 @@ export const make = Effect.fnUntraced(function*(options: {
     const exit = ask === undefined ? undefined : yield* ask
     const now = yield* Clock.currentTimeMillis
     const isUnable = exit === undefined || (Exit.isFailure(exit) && isDenied(exit.cause))
+    if (isUnable && !wasUnable && exit !== undefined) yield* unable(exit)
+    wasUnable = isUnable
     const hasEnded = ({ sinceMillis, watch }: Watched): boolean => {
       if (isUnable) return now >= sinceMillis + windowMillis
       if (Exit.isSuccess(exit)) return watch.look(exit.value)
@@ -161,5 +164,13 @@ const begun = Effect.logWarning(
   "The outcome of a write is unknown: until the database tells that it has ended, nothing that depends on it is served " +
     "from the cache"
 )
+
+const unable = (exit: Exit.Exit<unknown, unknown>) =>
+  Effect.logWarning(
+    `The database cannot tell whether a write has ended: what it touched is served again after ${
+      windowMillis / 1000
+    } seconds`,
+    Exit.isFailure(exit) ? exit.cause : undefined
+  )
 
 const over = Effect.logInfo("Every write whose outcome was unknown has ended: the cache serves again what they touched")
