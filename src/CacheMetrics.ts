@@ -12,7 +12,9 @@
  * | `query_cache_hints_total` | `reason`: `hardly-read`, `invalidated-unread` | statements and cached queries that caching hardly pays for |
  * | `query_cache_invalidations_total` | `outcome`: `delivered`, `queued`, `redelivered` | invalidations after writes and explicit calls |
  * | `query_cache_undelivered` | | invalidations waiting for delivery now |
+ * | `query_cache_doubts` | | tables, or sets of them, that writes have touched of which nobody knows yet how they ended |
  * | `query_cache_store_errors_total` | `operation`, `reason` | failures of the store |
+ * | `query_cache_circuit_open` | `operation` | 1 while a store that failed again and again is not asked, 0 when it works again |
  * | `query_cache_entry_bytes` | | estimated size of accepted entries |
  * | `query_cache_unreached_total` | | `cached` effects that consulted no cache |
  *
@@ -113,6 +115,17 @@ export const undelivered = Metric.gauge("query_cache_undelivered", {
 })
 
 /**
+ * What writes have touched of which nobody knows yet how they ended, counted once for equal targets. While there are
+ * any, answers that depend on them are not served.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const doubts = Metric.gauge("query_cache_doubts", {
+  description: "What writes have touched whose outcome is unknown"
+})
+
+/**
  * Failures of the store, by operation and reason.
  *
  * @category metrics
@@ -121,6 +134,17 @@ export const undelivered = Metric.gauge("query_cache_undelivered", {
 export const storeErrors = Metric.counter("query_cache_store_errors_total", {
   description: "Failures of the cache store",
   incremental: true
+})
+
+/**
+ * Whether calls of an operation are spared: 1 from the fifth failure in a row until one succeeds. Operations that have
+ * never failed so often are not listed.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const circuits = Metric.gauge("query_cache_circuit_open", {
+  description: "Whether the cache store is not asked since it fails"
 })
 
 /**

@@ -27,6 +27,7 @@ import { transactionOf } from "./internal/anyTransaction.ts"
 import { Changes } from "./internal/changes.ts"
 import { CurrentConsulted } from "./internal/consulted.ts"
 import * as Deliveries from "./internal/delivery.ts"
+import { observe } from "./internal/doubt/observe.ts"
 import type { Engine } from "./internal/engine.ts"
 import { Flights } from "./internal/flights.ts"
 import { Forms } from "./internal/forms.ts"
@@ -501,7 +502,8 @@ const make = Effect.fnUntraced(function*(
         Effect.forEach(peers, ({ changes }) => changes.announce(targets, clock), { discard: true }),
       health,
       tally,
-      timeoutMillis: settings.invalidationTimeoutMillis
+      timeoutMillis: settings.invalidationTimeoutMillis,
+      observe: settings.noop || Scripted.isScripted(client) ? undefined : observe(client)
     })
   )
   const transactions = new Transactions(client, current, delivery)

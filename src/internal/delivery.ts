@@ -15,13 +15,11 @@
  * queue has delivered them this process serves nothing that depends on them, and
  * neither does it fill. Equal targets wait once, however many writes there were.
  * The queue is bounded: beyond `maxGroups` groups it becomes one that stands for
- * everything, and so does the quarantine.
+ * everything.
  *
- * A write whose outcome is unknown may become visible later. Its targets are
- * quarantined: unserved from now on, invalidated now and again at the end.
+ * A write whose outcome is unknown may become visible later, and is quarantined
+ * until it cannot: `doubt/quarantine.ts`.
  */
-import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
@@ -29,6 +27,9 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type { CacheStore, Clocks } from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
+import type { Doubt } from "./doubt/doubt.ts"
+import type { Observation } from "./doubt/observe.ts"
+import * as Quarantine from "./doubt/quarantine.ts"
 import type { Flights } from "./flights.ts"
 import type { StoreHealth } from "./storeHealth.ts"
 import type { Tally } from "./tally.ts"
@@ -39,22 +40,15 @@ export interface Delivery {
   /** Invalidates. Never fails, and takes no longer than the time-out. Run it uninterruptibly. */
   readonly deliver: (targets: Dependency.Targets) => Effect.Effect<void>
   /** For a write that may or may not have committed. Run it uninterruptibly. */
-  readonly quarantine: (targets: Dependency.Targets) => Effect.Effect<void>
+  readonly quarantine: (targets: Dependency.Targets, doubt: Doubt) => Effect.Effect<void>
 }
 
-const quarantineMillis = 30_000
 const maxGroups = 256
 
 /** What waits for delivery. Equal targets have equal names. */
 interface Group {
   readonly name: string
   readonly targets: Dependency.Targets
-}
-
-/** Targets of writes that may have committed, or may yet. */
-interface Doubt {
-  readonly targets: Dependency.Targets
-  untilMillis: number
 }
 
 const everything = "*"
@@ -73,18 +67,18 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly timeoutMillis: number
   /** Tells of an invalidation that has taken effect for this process. `clocks`: as the store has them, if it has it. */
   readonly announce: (targets: Dependency.Targets, clocks: Clocks | undefined) => Effect.Effect<void>
+  /** Asks the database what is under way. `undefined` where there is none that could tell. */
+  readonly observe?: Effect.Effect<Observation, unknown> | undefined
 }): Effect.fn.Return<Delivery, never, Scope.Scope> {
   const { flights, health, namespace, store, tally } = options
   const unserved = new Unserved()
-  const scope = yield* Effect.scope
 
   const send = (targets: Dependency.Targets) =>
-    health.guard("invalidate", () => store.invalidate({ namespace, ...targets }), options.timeoutMillis)
+    health.guard("invalidate", () => store.invalidate({ namespace, ...targets }), options.timeoutMillis, true)
 
   let queue: Array<Group> = []
   /** The one of the queue that is under way. */
   let sending: Group | undefined
-  const doubts = new Map<string, Doubt>()
   const pending = Latch.makeUnsafe(false)
 
   // By table: as long as it waits, writes to other rows would each take a place of their own.
@@ -111,11 +105,14 @@ export const make = Effect.fnUntraced(function*(options: {
   const deliver = (targets: Dependency.Targets): Effect.Effect<void> =>
     Effect.suspend(() => {
       flights.detach(targets)
-      return Effect.flatMap(Effect.exit(send(targets)), (exit) => {
-        if (Exit.isSuccess(exit)) tally.invalidated("delivered")
+      // A store that is known to be away is left to the queue: no write waits for it.
+      const sent = health.isOpen("invalidate") ? Effect.succeed(undefined) : Effect.exit(send(targets))
+      return Effect.flatMap(sent, (exit) => {
+        const clocks = exit !== undefined && Exit.isSuccess(exit) ? exit.value : undefined
+        if (clocks !== undefined) tally.invalidated("delivered")
         else enqueue(targets)
         flights.detach(targets)
-        return options.announce(targets, Exit.isSuccess(exit) ? exit.value : undefined)
+        return options.announce(targets, clocks)
       })
     })
 
@@ -143,49 +140,21 @@ export const make = Effect.fnUntraced(function*(options: {
     ),
     Effect.forever
   )
-  // Registered before the fiber below, hence run after it has ended: one last attempt, for all at once.
+  // Registered before the fibers below, hence run after they have ended: one last attempt, for all at once.
+  let inDoubt: () => ReadonlyArray<Dependency.Targets> = () => []
   yield* Effect.addFinalizer(() =>
-    Effect.forEach([...queue, ...doubts.values()], ({ targets }) => Effect.exit(send(targets)), {
+    Effect.forEach([...queue.map(({ targets }) => targets), ...inDoubt()], (targets) => Effect.exit(send(targets)), {
       concurrency: "unbounded",
       discard: true
     })
   )
   yield* Effect.forkScoped(redeliver)
+  const quarantine = yield* Quarantine.make({ unserved, tally, deliver, observe: options.observe })
+  inDoubt = quarantine.all
 
-  // One fiber for equal targets, however many writes are in doubt. Each of them puts off the end.
-  const settle = (name: string, doubt: Doubt): Effect.Effect<void> =>
-    Effect.gen(function*() {
-      while (doubts.has(name)) {
-        const { untilMillis } = doubt
-        yield* Effect.sleep(Duration.millis(untilMillis - (yield* Clock.currentTimeMillis)))
-        if (doubt.untilMillis !== untilMillis) continue
-        yield* Effect.uninterruptible(deliver(doubt.targets))
-        if (doubt.untilMillis === untilMillis) {
-          doubts.delete(name)
-          unserved.remove(doubt.targets)
-        }
-      }
-    })
-
-  const quarantine = (targets: Dependency.Targets): Effect.Effect<void> =>
-    Effect.gen(function*() {
-      const untilMillis = (yield* Clock.currentTimeMillis) + quarantineMillis
-      const crowded = doubts.size >= maxGroups
-      const name = crowded ? everything : nameOf(targets)
-      const known = doubts.get(name)
-      if (known === undefined) {
-        const doubt: Doubt = { targets: crowded ? { ...Dependency.allTargets } : { ...targets }, untilMillis }
-        doubts.set(name, doubt)
-        unserved.add(doubt.targets)
-        yield* Effect.logWarning(
-          "The outcome of a write is unknown: for 30 seconds nothing that depends on it is served from the cache"
-        )
-        yield* Effect.forkIn(settle(name, doubt), scope)
-      } else {
-        known.untilMillis = untilMillis
-      }
-      yield* deliver(targets)
-    })
-
-  return { unserved, deliver, quarantine }
+  return {
+    unserved,
+    deliver,
+    quarantine: (targets, doubt) => quarantine.add(nameOf(targets), targets, doubt)
+  }
 })

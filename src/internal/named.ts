@@ -294,7 +294,8 @@ export class Named<K, A, E> {
   private doubt(targets: Dependency.Targets): Effect.Effect<void> {
     return Effect.withFiber((fiber) =>
       AnyTransaction.transactionOf(fiber.context) === undefined
-        ? this.engine.delivery.quarantine(targets)
+        // Whatever it was that the program did, with whatever client.
+        ? this.engine.delivery.quarantine(targets, { _tag: "Anything" })
         : this.forget(targets)
     )
   }

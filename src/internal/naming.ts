@@ -180,10 +180,10 @@ export const make = Effect.fnUntraced(function*(options: {
             note(targets)
             return delivery.deliver(targets)
           }),
-        quarantine: (targets) =>
+        quarantine: (targets, doubt) =>
           Effect.suspend(() => {
             note(targets)
-            return delivery.quarantine(targets)
+            return delivery.quarantine(targets, doubt)
           })
       }
     }

@@ -33,6 +33,7 @@ import * as Dependency from "../Dependency.ts"
 import type * as QueryAnalyzer from "../QueryAnalyzer.ts"
 import * as QueryCache from "../QueryCache.ts"
 import { type Consulted, CurrentConsulted } from "./consulted.ts"
+import { Wire } from "./doubt/wire.ts"
 import { type Engine, isUnserved } from "./engine.ts"
 import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
 import { FormTrie } from "./formTrie.ts"
@@ -77,6 +78,7 @@ export const makeStatements = (decoration: Decoration): {
 } => {
   const { client, defaultPolicy, engine, forms } = decoration
   const { naming, reader, tally, transactions } = engine
+  const isShared = client.config.multiplex === true
   const kindOf = (run: Run): Kind | undefined => {
     const kind = kinds[run]
     return kind === "rows" || kind === "plain" ? decoration[kind] : kind
@@ -156,18 +158,20 @@ export const makeStatements = (decoration: Decoration): {
     self: LazyStatement,
     run: Run
   ): Effect.Effect<any, SqlError> => {
-    const base = self.run(run)
     const effects = effectsOf(fiber, form)
+    if (effects._tag === "Nothing") return self.run(run)
+    const wire = new Wire(isShared)
+    const base = inTransaction ? self.run(run) : self.run(run, wire)
     switch (effects._tag) {
-      case "Nothing":
-        return base
       case "Writes":
         // What is collected in a transaction is delivered at its end.
         return inTransaction || effects.targets.all
-          ? transactions.write(fiber, base, writingOf(effects, sentBy(self, run)))
-          : naming.watched(transactions.write(fiber, base, writingOf(effects, sentBy(self, run))))
+          ? transactions.write(fiber, base, writingOf(effects, sentBy(self, run)), wire)
+          : naming.watched(transactions.write(fiber, base, writingOf(effects, sentBy(self, run)), wire))
       case "Session":
-        return inTransaction ? transactions.controlInside(fiber, base, effects) : transactions.control(base, effects)
+        return inTransaction
+          ? transactions.controlInside(fiber, base, effects)
+          : transactions.control(base, effects, wire)
     }
   }
 
@@ -549,8 +553,9 @@ export const makeStatements = (decoration: Decoration): {
       return this.made ??= client(this.strings!, ...this.args)
     }
 
-    run(run: Run): Effect.Effect<any, SqlError> {
-      return run === "execute" ? this.inner : this.inner[run]
+    run(run: Run, wire?: Wire): Effect.Effect<any, SqlError> {
+      const statement = wire === undefined ? this.inner : wire.watch(this.inner)
+      return run === "execute" ? statement : statement[run]
     }
 
     get segments() {
@@ -593,11 +598,11 @@ export const makeStatements = (decoration: Decoration): {
             ? undefined
             : Effect.die(new Error("CacheScope.provide: a stream outside a transaction cannot be run in a scope"))
           if (scopeMismatch !== undefined) return scopeMismatch
-          const stream = self.inner.stream
           const effects = effectsOf(fiber, form)
+          const wire = new Wire(isShared)
           const observed = effects._tag === "Writes"
-            ? transactions.writeStream(stream, writingOf(effects, sentBy(self, "execute")))
-            : stream
+            ? transactions.writeStream(wire.watch(self.inner).stream, writingOf(effects, sentBy(self, "execute")), wire)
+            : self.inner.stream
           return form.changes === undefined
             ? Effect.succeed(observed)
             : Effect.as(transactions.leave(fiber, form.changes, naming), observed)

@@ -104,6 +104,14 @@ export class Tally {
     CacheMetrics.undelivered.updateUnsafe(groups, this.context)
   }
 
+  doubts(groups: number): void {
+    CacheMetrics.doubts.updateUnsafe(groups, this.context)
+  }
+
+  circuit(operation: CacheError["operation"], isOpen: boolean): void {
+    Metric.withAttributes(CacheMetrics.circuits, { operation }).updateUnsafe(isOpen ? 1 : 0, this.context)
+  }
+
   storeFailed(error: CacheError): void {
     this.counts.storeErrors++
     this.count(CacheMetrics.storeErrors, { operation: error.operation, reason: error.reason._tag })

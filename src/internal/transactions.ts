@@ -19,6 +19,7 @@
  * may have taken effect, and the transaction may still commit.
  */
 import type { PgClient } from "@effect/sql-pg"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -33,6 +34,8 @@ import type { Changes } from "../QueryAnalyzer.ts"
 import { changesNames } from "./analysis/settings.ts"
 import * as AnyTransaction from "./anyTransaction.ts"
 import type { Delivery } from "./delivery.ts"
+import type { Doubt } from "./doubt/doubt.ts"
+import { Wire } from "./doubt/wire.ts"
 import type { Naming } from "./naming.ts"
 import * as Outcome from "./outcome.ts"
 import { localKey } from "./parameters.ts"
@@ -95,16 +98,21 @@ export class Touched {
     this.images = []
   }
 
-  /** What there is, leaving nothing. */
-  take(): Dependency.Targets {
+  /** What there is. */
+  peek(): Dependency.Targets {
     for (const targets of this.begun) this.add(targets)
-    this.begun.clear()
-    const targets: Dependency.Targets = {
+    return {
       stamps: [...this.stamps],
-      images: this.images,
+      images: [...this.images],
       all: this.all,
       ...(this.schema ? { schema: this.schema } : undefined)
     }
+  }
+
+  /** What there is, leaving nothing. */
+  take(): Dependency.Targets {
+    const targets = this.peek()
+    this.begun.clear()
     this.schema = undefined
     this.stamps = new Set()
     this.images = []
@@ -146,6 +154,8 @@ export const makeCurrent = (): Context.Reference<Touched | undefined> =>
 export class Transactions {
   private readonly client: PgClient.PgClient
   private readonly delivery: Delivery
+  /** What was touched in transactions that the base client has begun, by their connections. */
+  private readonly foreign = new WeakMap<Connection, Array<() => Dependency.Targets>>()
   private readonly current: Context.Reference<Touched | undefined>
   /** Open while a transaction that was begun by hand, by a statement on the pool, may be under way. */
   private byHand: Touched | undefined
@@ -182,13 +192,15 @@ export class Transactions {
   write<A, E, R>(
     fiber: Fiber.Fiber<unknown, unknown>,
     run: Effect.Effect<A, E, R>,
-    writing: Writing
+    writing: Writing,
+    wire: Wire
   ): Effect.Effect<A, E, R> {
     const { answered, targets } = writing
     const begin = this.beginning(fiber)
     if (begin === undefined) {
       this.byHand?.add(targets)
-      return Effect.onExit(run, (exit) => this.settle(exit, writing))
+      const sinceMillis = nowOf(fiber)
+      return Effect.onExit(run, (exit) => this.settle(exit, writing, wire, { _tag: "Statement", sinceMillis }))
     }
     return Effect.flatMap(
       begin(targets),
@@ -197,22 +209,39 @@ export class Transactions {
   }
 
   /** As `write`, for rows that come as a stream. */
-  writeStream<A, E, R>(stream: Stream.Stream<A, E, R>, writing: Writing): Stream.Stream<A, E, R> {
+  writeStream<A, E, R>(stream: Stream.Stream<A, E, R>, writing: Writing, wire: Wire): Stream.Stream<A, E, R> {
     const { targets } = writing
     const known: Writing = { ...writing, answered: undefined }
     return Stream.unwrap(Effect.withFiber((fiber) => {
       const collected = this.collect(fiber, targets)
       if (collected !== undefined) return Effect.as(collected, stream)
       this.byHand?.add(targets)
-      return Effect.succeed(Stream.onExit(stream, (exit) => this.settle(exit, known)))
+      const sinceMillis = nowOf(fiber)
+      return Effect.succeed(
+        Stream.onExit(stream, (exit) => this.settle(exit, known, wire, { _tag: "Statement", sinceMillis }))
+      )
     }))
   }
 
-  /** After a write outside a transaction. */
-  settle(exit: Exit.Exit<unknown, unknown>, { answered, atomic, targets }: Writing): Effect.Effect<void> {
+  /** After a write outside a transaction, or the COMMIT of one. */
+  settle(
+    exit: Exit.Exit<unknown, unknown>,
+    { answered, atomic, targets }: Writing,
+    wire: Wire,
+    doubt: Doubt
+  ): Effect.Effect<void> {
     if (Exit.isSuccess(exit)) return this.delivery.deliver(answered === undefined ? targets : answered(exit.value))
-    if (!Outcome.refused(exit.cause)) return this.delivery.quarantine(targets)
-    return atomic ? Effect.void : this.delivery.deliver(targets)
+    if (wire.isUnused || (atomic && Outcome.refused(exit.cause))) return Effect.void
+    return Outcome.refused(exit.cause) ? this.delivery.deliver(targets) : this.doubt(targets, wire, doubt)
+  }
+
+  /** What was written, and whose outcome is unknown, as far as the connection does not tell that it has ended. */
+  private doubt(targets: Dependency.Targets, wire: Wire, doubt: Doubt): Effect.Effect<void> {
+    if (wire.isOpen) return this.delivery.deliver(targets)
+    return this.delivery.quarantine(
+      targets,
+      wire.isShared && doubt._tag === "Statement" ? { ...doubt, isPipelined: true } : { ...doubt, pid: wire.pid }
+    )
   }
 
   /**
@@ -220,7 +249,7 @@ export class Transactions {
    * pool. Which connection they reach is not known, so until the transaction ends
    * nothing is served or filled.
    */
-  control<A, E, R>(run: Effect.Effect<A, E, R>, session: SessionControl): Effect.Effect<A, E, R> {
+  control<A, E, R>(run: Effect.Effect<A, E, R>, session: SessionControl, wire: Wire): Effect.Effect<A, E, R> {
     switch (session.control) {
       case "begin":
         return Effect.suspend(() => {
@@ -245,7 +274,10 @@ export class Transactions {
           // Until it is delivered nothing is served: a read may have been sent into the transaction as it began.
           return touched === undefined || touched.isEmpty
             ? end
-            : Effect.andThen(this.settle(exit, { targets: touched.take(), atomic: false }), end)
+            : Effect.andThen(
+              this.settle(exit, { targets: touched.take(), atomic: false }, wire, { _tag: "Commit" }),
+              end
+            )
         })
       default:
         return run
@@ -312,7 +344,12 @@ export class Transactions {
     const collected = Effect.provideService(effect, this.current, touched)
     if (outer === undefined) {
       // In a transaction of the base client: first in line, as below, and dropped with the savepoint.
-      return this.client.withTransaction(Effect.andThen(this.client.afterCommit(this.deliver(touched)), collected))
+      return this.client.withTransaction(
+        Effect.withFiber((fiber) => {
+          this.unlessLost(fiber, () => touched.peek())
+          return Effect.andThen(this.client.afterCommit(this.deliver(touched)), collected)
+        })
+      )
     }
     return Effect.onExit(
       this.client.withTransaction(collected),
@@ -321,6 +358,27 @@ export class Transactions {
           ? Effect.sync(() => outer.add(touched.take()))
           : Effect.void
     )
+  }
+
+  /**
+   * A transaction that the base client has begun tells of its commit, and of nothing else. So what it has touched is in
+   * doubt when its connection is lost.
+   */
+  private unlessLost(fiber: Fiber.Fiber<unknown, unknown>, targets: () => Dependency.Targets): void {
+    const connection = this.connectionOf(fiber)
+    if (connection === undefined) return
+    const known = this.foreign.get(connection)
+    if (known !== undefined) return void known.push(targets)
+    const all = [targets]
+    this.foreign.set(connection, all)
+    const wire = Wire.of(connection)
+    wire.onLost(() => {
+      const touched = new Touched("")
+      for (const targets of all) touched.add(targets())
+      if (touched.isEmpty) return
+      const quarantine = this.delivery.quarantine(touched.take(), { _tag: "Commit", pid: wire.pid })
+      Effect.runForkWith(AnyTransaction.outside(fiber.context))(Effect.uninterruptible(quarantine))
+    })
   }
 
   private deliver(touched: Touched): Effect.Effect<void> {
@@ -333,10 +391,14 @@ export class Transactions {
     scope: CacheScope.Resolved | undefined
   ): Effect.Effect<A, E | SqlError, R> {
     let ended = false
+    let wire = Wire.of(undefined)
     const deliver = this.deliver(touched)
     return this.client.withTransaction(
       // First in line: what the program itself registers to run after the commit may read through the cache.
-      this.client.afterCommit(deliver).pipe(
+      Effect.withFiber((fiber) => {
+        wire = Wire.of(this.connectionOf(fiber))
+        return this.client.afterCommit(deliver)
+      }).pipe(
         Effect.andThen(this.apply(scope?.settings ?? [])),
         Effect.andThen(Effect.provideService(effect, this.current, touched)),
         Effect.tap(() =>
@@ -349,8 +411,11 @@ export class Transactions {
       Effect.onExit((exit) => {
         if (touched.isEmpty) return Effect.void
         if (Exit.isSuccess(exit)) return deliver
-        return touched.isEnded || (ended && !Outcome.refused(exit.cause))
-          ? this.delivery.quarantine(touched.take())
+        // What the program writes after its own COMMIT commits by itself.
+        return touched.isEnded
+          ? this.doubt(touched.take(), wire, { _tag: "Anything" })
+          : ended && !Outcome.refused(exit.cause)
+          ? this.doubt(touched.take(), wire, { _tag: "Commit" })
           : Effect.void
       })
     )
@@ -368,7 +433,12 @@ export class Transactions {
   }
 
   private isInBase(fiber: Fiber.Fiber<unknown, unknown>): boolean {
-    return Context.getOrUndefined(fiber.context, this.client.transactionService) !== undefined
+    return this.connectionOf(fiber) !== undefined
+  }
+
+  /** The connection of the transaction that the fiber is in. */
+  private connectionOf(fiber: Fiber.Fiber<unknown, unknown>): Connection | undefined {
+    return Context.getOrUndefined(fiber.context, this.client.transactionService)?.[0]
   }
 
   private collect(fiber: Fiber.Fiber<unknown, unknown>, targets: Dependency.Targets): Effect.Effect<void> | undefined {
@@ -387,6 +457,7 @@ export class Transactions {
     return (targets) =>
       Effect.suspend(() => {
         let last = targets
+        this.unlessLost(fiber, () => last)
         return Effect.as(
           this.client.afterCommit(Effect.suspend(() => this.delivery.deliver(last))),
           (known: Dependency.Targets) => {
@@ -396,6 +467,8 @@ export class Transactions {
       })
   }
 }
+
+const nowOf = (fiber: Fiber.Fiber<unknown, unknown>): number => fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
 
 const warning = Effect.logWarning(
   "A transaction was begun by a statement on the pool: until one ends it, nothing is served from the cache. " +
@@ -454,6 +527,7 @@ export const observeConnection = (
   delivery: Delivery,
   naming: Pick<Naming, "leave" | "watch">
 ): { readonly connection: Connection; readonly close: Effect.Effect<void> } => {
+  const wire = Wire.of(connection)
   let open: Touched | undefined
   // For its end: the schema may be another by then.
   let overtaken = Effect.void
@@ -488,7 +562,7 @@ export const observeConnection = (
       const writing = writingOf(effects, params)
       if (open === undefined) {
         const overtaken = writing.targets.all ? Effect.void : naming.watch()
-        return (exit) => Effect.andThen(transactions.settle(exit, writing), overtaken)
+        return (exit) => Effect.andThen(transactions.settle(exit, writing, wire, { _tag: "Statement" }), overtaken)
       }
       const know = open.begin(writing.targets)
       const { answered } = writing
@@ -512,7 +586,11 @@ export const observeConnection = (
           const ended = overtaken
           open = effects.chain ? begin() : undefined
           if (touched !== undefined && !touched.isEmpty) {
-            return (exit) => Effect.andThen(transactions.settle(exit, { targets: touched.take(), atomic: true }), ended)
+            return (exit) =>
+              Effect.andThen(
+                transactions.settle(exit, { targets: touched.take(), atomic: true }, wire, { _tag: "Commit" }),
+                ended
+              )
           }
           break
         }
@@ -566,8 +644,11 @@ export const observeConnection = (
         ? left
         : Effect.matchCauseEffect(connection.executeUnprepared("ROLLBACK", [], undefined), {
           onSuccess: () => Effect.void,
+          // Whether it was begun at all is not known where BEGIN was interrupted.
           onFailure: () =>
-            touched.isEmpty ? Effect.void : Effect.andThen(delivery.quarantine(touched.take()), overtaken)
+            touched.isEmpty
+              ? Effect.void
+              : Effect.andThen(delivery.quarantine(touched.take(), { _tag: "Anything", pid: wire.pid }), overtaken)
         }).pipe(Effect.andThen(left))
     })
   }
