@@ -374,7 +374,8 @@ export const suite = <R, E>(
         yield* store.invalidate(images(namespace, image("orders", matching)))
         // Registered again, none of them may bring an old entry back.
         for (let round = 0; round < 2; round++) {
-          for (const outcome of yield* store.lookupMany(entries)) assert.strictEqual(outcome._tag, "Miss")
+          // Where they are not beyond a limit, the flights of the first round are still under way.
+          for (const outcome of yield* store.lookupMany(entries)) assert.include(["Miss", "Wait"], outcome._tag)
         }
       }))
 
@@ -650,21 +651,21 @@ export const suite = <R, E>(
         const store = yield* CacheStore.CacheStore
         const key = keyOf(freshNamespace(), "q")
         let database = 0
+        let acknowledged = 0
         const read = Effect.gen(function*() {
           // What a hit may show is at least what was acknowledged when it was asked for.
-          const acknowledged = database
+          const least = acknowledged
           const outcome = yield* store.lookup(key, orders)
-          if (outcome._tag === "Hit") return assert.isAtLeast(outcome.value as number, acknowledged)
+          if (outcome._tag === "Hit") return assert.isAtLeast(outcome.value as number, least)
           const value = database
           yield* Effect.yieldNow
           yield* store.store(key, entryOf(value, orders), outcome.lease)
         })
-        let committed = 0
         const update = Effect.gen(function*() {
-          const version = ++committed
+          const version = ++database
           yield* Effect.yieldNow
           yield* store.invalidate(write(key.namespace, table("orders")))
-          database = Math.max(database, version)
+          acknowledged = Math.max(acknowledged, version)
         })
         yield* Effect.forEach(
           Array.from({ length: 300 }, (_, i) => i),
@@ -689,7 +690,8 @@ export const suite = <R, E>(
           Stream.runForEach((change) => {
             if (change.stamps.includes("#listening")) return Deferred.succeed(listening, undefined)
             seen.push(change)
-            return change.all ? Deferred.succeed(enough, undefined) : Effect.void
+            const ends = seen.filter(({ all }) => all).length
+            return ends === (store.shards ?? 1) ? Deferred.succeed(enough, undefined) : Effect.void
           }),
           Effect.forkScoped
         )
@@ -698,16 +700,18 @@ export const suite = <R, E>(
           yield* pause
         }
         yield* fill(store, key, setOf(row("orders", { id: 7 })))
-        const [first] = yield* store.invalidate(
+        const first = yield* store.invalidate(
           write(namespace, row("orders", { id: 7 }), tag("a\nb \ud800~"), tag("unregistered"))
         )
         yield* store.invalidate({ namespace, ...Dependency.allTargets })
         yield* Deferred.await(enough)
         yield* Fiber.interrupt(fiber)
 
-        const change = seen.find(({ clock, epoch }) => clock === first.clock && epoch === first.epoch)
-        assert(change !== undefined && !change.all)
-        assert.deepStrictEqual([...change.stamps].sort(), [
+        const changes = seen.filter(({ clock, epoch, shard }) =>
+          clock === first[shard].clock && epoch === first[shard].epoch
+        )
+        assert.deepStrictEqual(changes.map(({ all }) => all), first.map(() => false))
+        assert.deepStrictEqual([...new Set(changes.flatMap(({ stamps }) => stamps))].sort(), [
           "#a\nb \ud800~",
           "#unregistered",
           "orders",
@@ -737,12 +741,16 @@ export const suite = <R, E>(
         const store = yield* CacheStore.CacheStore
         if (!store.shared) return
         const key = keyOf(freshNamespace(), "q")
-        const { lease } = yield* miss(store, key, orders)
-        const verdicts = yield* store.storeMany([
-          { key: keyOf(key.namespace, "a"), entry: entryOf("a", orders), lease },
-          { key, entry: entryOf(Symbol("no text"), orders), lease },
-          { key: keyOf(key.namespace, "b"), entry: entryOf("b", orders), lease }
-        ])
+        const values = [["a", "a"], [key.fingerprint, Symbol("no text")], ["b", "b"]] as const
+        const verdicts = yield* store.storeMany(
+          yield* Effect.forEach(values, ([name, value]) => {
+            const each = keyOf(key.namespace, name)
+            return Effect.map(
+              miss(store, each, orders),
+              ({ lease }) => ({ key: each, entry: entryOf(value, orders), lease })
+            )
+          })
+        )
         assert.deepStrictEqual(verdicts, ["accepted", "refused", "accepted"])
         yield* miss(store, key, orders)
         assert.strictEqual((yield* hit(store, keyOf(key.namespace, "b"), orders)).value, "b")
@@ -1272,9 +1280,13 @@ const history = Effect.fnUntraced(function*<R>(
   // When all is quiet, whatever can be served equals the database, and everything can be filled.
   for (const { request } of undelivered.splice(0)) yield* storeOf(0).invalidate(request)
   for (const fill of pending.splice(0)) yield* settle(fill)
-  for (let query = 0; query < queries.length; query++) {
-    if ((yield* ask(query, 0)) === "Hit") continue
+  const canBeFilled = Effect.fnUntraced(function*(query: number) {
+    if ((yield* ask(query, 0)) === "Hit") return true
     for (const fill of pending.splice(0)) assert.strictEqual(yield* settle(fill), "accepted")
-    assert.strictEqual(yield* ask(query, 1), "Hit")
+    return (yield* ask(query, 1)) === "Hit"
+  })
+  for (let query = 0; query < queries.length; query++) {
+    // What one shard has lost may cost the others what they hold, once it is noticed.
+    assert.isTrue((yield* canBeFilled(query)) || (stores[0].shards !== 1 && (yield* canBeFilled(query))))
   }
 })
