@@ -35,6 +35,7 @@ import * as Options from "./internal/options.ts"
 import * as Woken from "./internal/reactivity.ts"
 import { Reader } from "./internal/reader.ts"
 import { Rules } from "./internal/rules.ts"
+import { Sessions } from "./internal/sessions.ts"
 import { makeStatements } from "./internal/statement.ts"
 import * as StoreHealth from "./internal/storeHealth.ts"
 import { Tally } from "./internal/tally.ts"
@@ -466,6 +467,7 @@ const make = Effect.fnUntraced(function*(
     maxRefreshes: settings.maxRefreshes
   })
   const peers = peersOf(store, namespace)
+  const sessions = new Sessions({ namespace, store })
   const reactivities = yield* Woken.reactivities
   const changes = new Changes({
     namespace,
@@ -501,10 +503,11 @@ const make = Effect.fnUntraced(function*(
         Effect.forEach(peers, ({ changes }) => changes.announce(targets, clock), { discard: true }),
       health,
       tally,
+      sessions,
       timeoutMillis: settings.invalidationTimeoutMillis
     })
   )
-  const transactions = new Transactions(client, current, delivery)
+  const transactions = new Transactions(client, current, delivery, sessions)
   const invalidator = Invalidator.make(transactions, naming)
 
   const engine: Engine = {
@@ -516,6 +519,7 @@ const make = Effect.fnUntraced(function*(
     delivery,
     changes,
     transactions,
+    sessions,
     naming,
     tally,
     rules: settings.rules,

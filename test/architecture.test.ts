@@ -11,9 +11,12 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "CachePolicy",
     "CacheScope",
     "Dependency",
+    "SessionToken",
     "internal/anyTransaction",
     "internal/consulted",
-    "internal/options"
+    "internal/options",
+    "internal/places",
+    "internal/session"
   ],
   [
     "CacheStore",
@@ -51,6 +54,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/reader",
     "internal/reading",
     "internal/rules",
+    "internal/sessions",
     "internal/storeHealth",
     "internal/tally",
     "internal/transactions",

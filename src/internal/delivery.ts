@@ -17,6 +17,9 @@
  * The queue is bounded: beyond `maxGroups` groups it becomes one that stands for
  * everything, and so does the quarantine.
  *
+ * A session that writes is told how far the store has come by step 2, or that it has not:
+ * before the write returns, and however it ends.
+ *
  * A write whose outcome is unknown may become visible later. Its targets are
  * quarantined: unserved from now on, invalidated now and again at the end.
  */
@@ -30,6 +33,7 @@ import type * as Scope from "effect/Scope"
 import type { CacheStore, Clocks } from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import type { Flights } from "./flights.ts"
+import type { Sessions } from "./sessions.ts"
 import type { StoreHealth } from "./storeHealth.ts"
 import type { Tally } from "./tally.ts"
 import { Unserved } from "./unserved.ts"
@@ -70,11 +74,12 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly flights: Pick<Flights, "detach">
   readonly health: StoreHealth
   readonly tally: Tally
+  readonly sessions: Pick<Sessions, "wrote">
   readonly timeoutMillis: number
   /** Tells of an invalidation that has taken effect for this process. `clocks`: as the store has them, if it has it. */
   readonly announce: (targets: Dependency.Targets, clocks: Clocks | undefined) => Effect.Effect<void>
 }): Effect.fn.Return<Delivery, never, Scope.Scope> {
-  const { flights, health, namespace, store, tally } = options
+  const { flights, health, namespace, sessions, store, tally } = options
   const unserved = new Unserved()
   const scope = yield* Effect.scope
 
@@ -109,9 +114,10 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 
   const deliver = (targets: Dependency.Targets): Effect.Effect<void> =>
-    Effect.suspend(() => {
+    Effect.withFiber((fiber) => {
       flights.detach(targets)
       return Effect.flatMap(Effect.exit(send(targets)), (exit) => {
+        sessions.wrote(fiber, Exit.isSuccess(exit) ? exit.value : undefined)
         if (Exit.isSuccess(exit)) tally.invalidated("delivered")
         else enqueue(targets)
         flights.detach(targets)
@@ -169,6 +175,7 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const quarantine = (targets: Dependency.Targets): Effect.Effect<void> =>
     Effect.gen(function*() {
+      yield* Effect.withFiber((fiber) => Effect.sync(() => sessions.wrote(fiber, undefined)))
       const untilMillis = (yield* Clock.currentTimeMillis) + quarantineMillis
       const crowded = doubts.size >= maxGroups
       const name = crowded ? everything : nameOf(targets)

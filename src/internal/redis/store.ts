@@ -289,6 +289,11 @@ export const make = (
           return [clock]
         }))
       }),
+    applied: () => undefined,
+    seen: (name) => {
+      const { seen } = namespaceOf(name)
+      return seen === undefined ? undefined : [seen]
+    },
     changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(
       Stream.mapError((error) => new CacheError({ operation: "subscribe", reason: Replies.reasonOf(error) })),
       Stream.mapEffect(({ message }) => {

@@ -23,6 +23,8 @@ export interface Coherence {
   readonly serves: (namespace: string, nowMillis: number) => boolean
   /** What must be known before a hit of L2 may be served, unless it is. */
   readonly proof: (namespace: string, nowMillis: number) => Effect.Effect<unknown, CacheError> | undefined
+  /** How far the invalidations have been applied to all that is held; `undefined` where nobody knows. */
+  readonly applied: (namespace: string) => CacheStore.Clocks | undefined
   /** Whether what was valid in Redis at a clock may be held. */
   readonly mayFill: (namespace: string, at: CacheStore.LogicalClock) => boolean
   /** Whether each of the entries that are held is valid still, and at which clock: good for a fill that replaces it. */
@@ -64,6 +66,7 @@ export const backplane = (
         const plane = last = backplane.planeOf(namespace)
         return plane.isProven(nowMillis) ? undefined : backplane.prove(plane)
       },
+      applied: (namespace) => find(namespace)?.clocks,
       mayFill: (namespace, at) => find(namespace)?.mayFill(at) === true,
       confirm: (namespace, entries) => {
         const lease = find(namespace)!.lease()
@@ -84,6 +87,7 @@ export const revalidate = (options: Options): Coherence => ({
   keepsClocks: true,
   serves: () => true,
   proof: () => undefined,
+  applied: () => undefined,
   mayFill: () => true,
   confirm: (namespace, entries) =>
     options.shared.hold(namespace, entries.map(({ at, dependencies }) => ({ at: at!, dependencies }))),
@@ -120,6 +124,7 @@ export const ttl = (options: Options): Effect.Effect<Coherence> =>
         return true
       },
       proof: () => undefined,
+      applied: () => undefined,
       mayFill: (namespace) => {
         namespaces.add(namespace)
         return true

@@ -74,6 +74,7 @@ export class Plane {
   /** When the last beat was sent that has returned on the channel; that Redis has answered. */
   private returned: Moment | undefined
   private answered: Moment | undefined
+  private appliedClocks: CacheStore.Clocks | undefined
   // `isFresh` as of a millisecond.
   private judgedMillis = NaN
   private judgedFresh = false
@@ -104,6 +105,13 @@ export class Plane {
   lease(): CacheStore.Lease {
     const { clock, epoch } = this.applied!
     return { epoch, clock }
+  }
+
+  /** How far the invalidations have been applied. */
+  get clocks(): CacheStore.Clocks | undefined {
+    const { applied } = this
+    if (this.appliedClocks?.[0] !== applied) this.appliedClocks = applied === undefined ? undefined : [applied]
+    return this.appliedClocks
   }
 
   /** Whether a reply is of the epoch whose messages come here. */
