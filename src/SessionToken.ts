@@ -315,6 +315,8 @@ export const run: {
     self: Effect.Effect<A, E, R>,
     options?: SessionOptions
   ): Effect.Effect<readonly [Exit.Exit<A, E>, SessionToken], never, R> =>
-    Effect.flatMap(make(options), (session) =>
-      Effect.map(Effect.exit(provide(self, session)), (exit) => [exit, session.token] as const))
+    Effect.flatMap(
+      make(options),
+      (session) => Effect.map(Effect.exit(provide(self, session)), (exit) => [exit, session.token] as const)
+    )
 )

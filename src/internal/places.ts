@@ -127,7 +127,7 @@ export const reflects = (marks: Place["marks"], at: At): boolean => {
     if (own === undefined) continue
     // Of which shard the clock is, its epoch says.
     if (isSameEpoch(own, mark)) return mark.clock >= own.clock
-    isNewer = isNewer && mark.order > own.order
+    isNewer = isNewer && own.order >= 0 && mark.order > own.order
   }
   return isNewer
 }

@@ -140,7 +140,9 @@ export const make = (
         held.forEach(({ index, outcome }, i) => {
           const lease = clocks[i]
           const { since } = requests[index]
-          if (lease !== undefined && since?.(lease) !== false) outcomes[index] = { ...outcome, value: valueOf(outcome), lease } satisfies Hit
+          if (lease !== undefined && since?.(lease) !== false) {
+            outcomes[index] = { ...outcome, value: valueOf(outcome), lease } satisfies Hit
+          }
         })
         const rest = requests.flatMap((_, i) => outcomes[i] === undefined ? [i] : [])
         if (rest.length === 0) return Effect.succeed(outcomes as ReadonlyArray<Outcome>)
