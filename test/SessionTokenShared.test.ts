@@ -386,6 +386,8 @@ describe("a write whose invalidation has not arrived", () => {
       assert.deepStrictEqual((yield* reading(here, token, other))[1], "session")
       // Here it is known.
       assert.deepStrictEqual(yield* reading(there, token, select), [1, "unserved"])
+      const [, kept] = yield* there.run(SessionToken.run(select, { token }))
+      assert.include(SessionToken.encode(kept), "B")
       assert.deepStrictEqual((yield* reading(there, token, other))[1], "absent")
       // Another write's clock does not end it.
       const [, more] = yield* there.run(SessionToken.run(elsewhere, { token }))
