@@ -56,10 +56,9 @@ export const isUnserved = ({ delivery }: Engine, dependencies: Dependency.Depend
 /** Whether the cache has no part in what a session asks, of whatever it may be. */
 export const isBypassed = (
   { delivery, sessions }: Engine,
-  point: Point | undefined,
+  point: Point,
   clock: Clock.Clock
-): boolean =>
-  point !== undefined && sessions.isBypassed(point, clock.currentTimeMillisUnsafe(), delivery.unserved.isEmpty)
+): boolean => sessions.isBypassed(point, clock.currentTimeMillisUnsafe(), delivery.unserved.isEmpty)
 
 /** What keeps texts apart that are joined. */
 export const part = (text: string): string => `${text.length}:${text}`

@@ -382,7 +382,8 @@ export class Named<K, A, E> {
 
   /** As `objection`, for what asks only. */
   private objectionToRead(fiber: AnyFiber): string | undefined {
-    return this.objection(fiber) ?? (isBypassed(this.engine, this.point, this.clock) ? "session" : undefined)
+    return this.objection(fiber) ??
+      (this.point !== undefined && isBypassed(this.engine, this.point, this.clock) ? "session" : undefined)
   }
 
   /** What the query asks is not cached under another name either. */

@@ -295,7 +295,7 @@ export const makeStatements = (decoration: Decoration): {
           ? "transaction"
           : !engine.delivery.unserved.isEmpty && isUnserved(engine, plan.dependenciesOf(located))
           ? "unserved"
-          : isBypassed(engine, point, clock)
+          : point !== undefined && isBypassed(engine, point, clock)
           ? "session"
           : undefined)
 
