@@ -5,9 +5,10 @@ import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import * as Hash from "effect/Hash"
 import * as Schema from "effect/Schema"
+import * as SqlResolver from "effect/sql/SqlResolver"
 import * as FastCheck from "fast-check"
 import { InvalidOptionError } from "../src/CacheError.ts"
-import { SessionToken } from "../src/index.ts"
+import { CacheScope, SessionToken } from "../src/index.ts"
 import * as Places from "../src/internal/places.ts"
 
 const aMark: FastCheck.Arbitrary<Places.Mark> = FastCheck.record({
@@ -230,6 +231,29 @@ describe("options", () => {
     refused(() => SessionToken.make({ tokens: 1 } as any), "tokens")
     refused(() => SessionToken.provide(Effect.void, SessionToken.empty as any), "session")
   })
+
+  it.effect("requests of one session in several scopes are not mixed either", () =>
+    Effect.gen(function*() {
+      const resolver = SqlResolver.findById({
+        Id: Schema.Int,
+        Result: Schema.String,
+        ResultId: () => 1,
+        execute: () => Effect.map(CacheScope.CurrentScope, (scope) => [scope?.key ?? "none"])
+      })
+      const request = SqlResolver.request(1, resolver)
+      const session = yield* SessionToken.make()
+      const inSession = SessionToken.provide(session)
+      const [acme, globex] = ["acme", "globex"].map((tenant) => CacheScope.provide({ tenant }))
+      const answers = yield* Effect.all([
+        inSession(request),
+        acme!(inSession(request)),
+        globex!(inSession(request)),
+        inSession(acme!(request)),
+        inSession(globex!(request))
+      ], { concurrency: "unbounded" })
+      const [of1, of2] = ["acme", "globex"].map((tenant) => CacheScope.resolve({ tenant }).key)
+      assert.deepStrictEqual(answers, ["none", of1, of2, of1, of2])
+    }))
 
   it.effect("a session begins with its token, and outside of one nothing is raised", () =>
     Effect.gen(function*() {
