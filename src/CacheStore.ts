@@ -68,11 +68,15 @@ export class CacheStore extends Context.Service<CacheStore, {
    * Of the processes that ask for what is not there one is told to read it
    * (`Miss`, or `Stale` with `waiting: false`); it owes a `store` or a `release`
    * under the lease. The others are told to wait, until it did, or died.
+   *
+   * What this process holds answers only if it is valid at a clock that `since`
+   * accepts. Whether the outcome's own clock is one is for the caller to see.
    */
   readonly lookup: (
     key: CacheKey,
     dependencies: DependencySet,
-    maxAgeMillis?: number
+    maxAgeMillis?: number,
+    since?: Since
   ) => Effect.Effect<Outcome, CacheError>
 
   /**
@@ -112,6 +116,15 @@ export class CacheStore extends Context.Service<CacheStore, {
    * own and, where it shares its data, those of others.
    */
   readonly changes: Stream.Stream<Invalidation, CacheError>
+
+  /**
+   * How far what {@link peek} gives has come: it reflects every invalidation up to these clocks. The same array for
+   * as long as they are. `undefined` where nobody knows.
+   */
+  readonly applied: (namespace: string) => Clocks | undefined
+
+  /** The highest clocks that this store has told or published in this process. `undefined` before there are any. */
+  readonly seen: (namespace: string) => Clocks | undefined
 }>()("effect-query-cache/CacheStore") {}
 
 /**
@@ -133,6 +146,14 @@ export interface LogicalClock {
  * @since 0.1.0
  */
 export type Clocks = ReadonlyArray<LogicalClock>
+
+/**
+ * Whether what is valid at a clock is new enough for who asks: it reflects what a session has written elsewhere.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Since = (at: LogicalClock) => boolean
 
 /**
  * The clock at the time of a miss: what a fill is judged by.
@@ -316,6 +337,7 @@ export interface LookupRequest {
   readonly key: CacheKey
   readonly dependencies: DependencySet
   readonly maxAgeMillis?: number | undefined
+  readonly since?: Since | undefined
 }
 
 /**
@@ -432,7 +454,10 @@ export const layerMemory = (options?: MemoryOptions): Layer.Layer<CacheStore> =>
             const invalidation = table.invalidate(request)
             return Effect.as(PubSub.publish(changes, invalidation), [invalidation])
           }),
-        changes: Stream.fromPubSub(changes)
+        changes: Stream.fromPubSub(changes),
+        // Own writes are seen at once, and those of others never.
+        applied: () => undefined,
+        seen: () => undefined
       })
     })
   )

@@ -36,6 +36,7 @@ import * as Options from "./internal/options.ts"
 import * as Woken from "./internal/reactivity.ts"
 import { Reader } from "./internal/reader.ts"
 import { Rules } from "./internal/rules.ts"
+import { Sessions } from "./internal/sessions.ts"
 import { makeStatements } from "./internal/statement.ts"
 import * as StoreHealth from "./internal/storeHealth.ts"
 import { Tally } from "./internal/tally.ts"
@@ -467,6 +468,7 @@ const make = Effect.fnUntraced(function*(
     maxRefreshes: settings.maxRefreshes
   })
   const peers = peersOf(store, namespace)
+  const sessions = new Sessions({ namespace, store })
   const reactivities = yield* Woken.reactivities
   const changes = new Changes({
     namespace,
@@ -505,11 +507,12 @@ const make = Effect.fnUntraced(function*(
       },
       health,
       tally,
+      sessions,
       timeoutMillis: settings.invalidationTimeoutMillis,
       observe: settings.noop || Scripted.isScripted(client) ? undefined : observe(client)
     })
   )
-  const transactions = new Transactions(client, current, delivery)
+  const transactions = new Transactions(client, current, delivery, sessions)
   const invalidator = Invalidator.make(transactions, naming)
 
   const engine: Engine = {
@@ -521,6 +524,7 @@ const make = Effect.fnUntraced(function*(
     delivery,
     changes,
     transactions,
+    sessions,
     naming,
     tally,
     rules: settings.rules,

@@ -13,6 +13,7 @@ import * as TestClock from "effect/testing/TestClock"
 import * as FastCheck from "fast-check"
 import * as CacheStore from "../src/CacheStore.ts"
 import * as Dependency from "../src/Dependency.ts"
+import * as Places from "../src/internal/places.ts"
 
 export interface SuiteOptions<R = never> {
   /** Runs by the real clock, for stores whose time is not ours to set. */
@@ -859,6 +860,43 @@ export const suite = <R, E>(
         yield* store.invalidate(write(namespace, tag("premium")))
         yield* missing(store, key, premium)
         yield* stale(store, key, orders)
+      }))
+
+    it.effect("what is answered after an invalidation is of its clocks, and so is what was seen", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const namespace = freshNamespace()
+        yield* fill(store, keyOf(namespace, "q"), orders)
+        for (let i = 0; i < 3; i++) {
+          const clocks = yield* store.invalidate(write(namespace, table(i === 1 ? "users" : "orders")))
+          const marks = Places.marksOf(clocks)
+          const { lease } = yield* store.lookup(keyOf(namespace, `q ${i}`), orders)
+          if (store.shared) assert.isTrue(Places.reflects(marks, lease))
+          const seen = store.seen(namespace)
+          assert.strictEqual(seen !== undefined, store.shared)
+          for (const at of seen ?? []) assert.isTrue(Places.reflects(marks, at))
+        }
+        assert.strictEqual(store.seen(freshNamespace()), undefined)
+        assert.strictEqual(store.applied(freshNamespace()), undefined)
+      }))
+
+    it.effect("what is held here answers nobody for whom it is not new enough", () =>
+      Effect.gen(function*() {
+        const store = yield* CacheStore.CacheStore
+        const namespace = freshNamespace()
+        const key = keyOf(namespace, "q")
+        yield* fill(store, key, orders)
+        for (let i = 0; i < 3; i++) {
+          const outcome = yield* store.lookup(key, orders, undefined, () => false)
+          const [many] = yield* store.lookupMany([{ key, dependencies: orders, since: () => false }])
+          if (store.shared) {
+            for (const { _tag, ...kept } of [outcome, many!]) assert.notStrictEqual((kept as any).level, "L1", _tag)
+          }
+          assert.strictEqual((yield* store.lookup(key, orders, undefined, () => true))._tag, "Hit")
+          yield* pause
+        }
+        // By which it is known that it has not changed.
+        assert.strictEqual(store.applied(namespace), store.applied(namespace))
       }))
 
     it.effect("what was given up may be filled yet", () =>

@@ -11,10 +11,13 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "CachePolicy",
     "CacheScope",
     "Dependency",
+    "SessionToken",
     "internal/anyTransaction",
     "internal/apart",
     "internal/consulted",
-    "internal/options"
+    "internal/options",
+    "internal/places",
+    "internal/session"
   ],
   [
     "CacheStore",
@@ -55,6 +58,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/reader",
     "internal/reading",
     "internal/rules",
+    "internal/sessions",
     "internal/storeHealth",
     "internal/tally",
     "internal/transactions",

@@ -18,6 +18,9 @@
  * it again. The queue is bounded: beyond `maxGroups` groups it becomes one that stands for
  * everything.
  *
+ * A session that writes is told how far the store has come by step 2, or that it has not:
+ * before the write returns, and however it ends.
+ *
  * A write whose outcome is unknown may become visible later, and is quarantined
  * until it cannot: `doubt/quarantine.ts`.
  */
@@ -32,6 +35,7 @@ import type { Doubt } from "./doubt/doubt.ts"
 import type { Observation } from "./doubt/observe.ts"
 import * as Quarantine from "./doubt/quarantine.ts"
 import type { Flights } from "./flights.ts"
+import type { Sessions } from "./sessions.ts"
 import type { StoreHealth } from "./storeHealth.ts"
 import type { Tally } from "./tally.ts"
 import { Unserved } from "./unserved.ts"
@@ -67,6 +71,7 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly flights: Pick<Flights, "detach">
   readonly health: StoreHealth
   readonly tally: Tally
+  readonly sessions: Pick<Sessions, "wrote">
   readonly timeoutMillis: number
   /** Tells of an invalidation that has taken effect for this process. `clocks`: as the store has them, if it has it. */
   readonly announce: (targets: Dependency.Targets, clocks: Clocks | undefined) => Effect.Effect<void>
@@ -75,7 +80,7 @@ export const make = Effect.fnUntraced(function*(options: {
   /** Tells of one that is about to be announced. */
   readonly expect?: ((targets: Dependency.Targets) => void) | undefined
 }): Effect.fn.Return<Delivery, never, Scope.Scope> {
-  const { flights, health, namespace, store, tally } = options
+  const { flights, health, namespace, sessions, store, tally } = options
   const unserved = new Unserved()
 
   const send = (targets: Dependency.Targets, delivered?: Group["delivered"]) =>
@@ -119,7 +124,7 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 
   const deliver = (targets: Dependency.Targets): Effect.Effect<void> =>
-    Effect.suspend(() => {
+    Effect.withFiber((fiber) => {
       const delivered: Group["delivered"] = new Map()
       options.expect?.(targets)
       flights.detach(targets)
@@ -127,6 +132,7 @@ export const make = Effect.fnUntraced(function*(options: {
       const sent = health.isOpen("invalidate") ? Effect.succeed(undefined) : Effect.exit(send(targets, delivered))
       return Effect.flatMap(sent, (exit) => {
         const clocks = exit !== undefined && Exit.isSuccess(exit) ? exit.value : undefined
+        sessions.wrote(fiber, clocks)
         if (clocks !== undefined) tally.invalidated("delivered")
         else enqueue(targets, delivered)
         flights.detach(targets)
@@ -173,6 +179,10 @@ export const make = Effect.fnUntraced(function*(options: {
   return {
     unserved,
     deliver,
-    quarantine: (targets, doubt) => quarantine.add(nameOf(targets), targets, doubt)
+    quarantine: (targets, doubt) =>
+      Effect.withFiber((fiber) => {
+        sessions.wrote(fiber, undefined)
+        return quarantine.add(nameOf(targets), targets, doubt)
+      })
   }
 })

@@ -23,6 +23,8 @@
  *   for it. Hence a seat is taken as the flight begins, and not by the wait, and
  *   whoever has one sees to it that it is left: a flight of which nobody knows
  *   would hold on to its connection.
+ * - A session may have written in another process, which detaches nothing here. It joins
+ *   a flight only if the store has been asked for it after that, by the clocks.
  * - A query may never end. Whoever comes half a minute later begins another
  *   flight, so that one connection that hangs does not hang them all.
  *
@@ -34,7 +36,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import type { CacheKey } from "../CacheStore.ts"
+import type { CacheKey, LogicalClock, Since } from "../CacheStore.ts"
 import type * as Dependency from "../Dependency.ts"
 import { touches } from "./unserved.ts"
 
@@ -103,6 +105,8 @@ export class Flight<A, E> {
   exit: Exit.Exit<A, E> | undefined
   /** The last stale value it has found. */
   stale: A | undefined
+  /** The clock of the store when it was last asked: what the flight brings is at least as new. */
+  at: LogicalClock | undefined
   /** What may be served in place of its failure. */
   private fallback: A | undefined
   /** @internal */
@@ -125,6 +129,7 @@ export class Flight<A, E> {
     this.goesOn = isRefresh
     this.exit = undefined
     this.stale = undefined
+    this.at = undefined
     this.fallback = undefined
     this.fiber = undefined
   }
@@ -209,10 +214,11 @@ export class Flights {
     this.maxRefreshes = options?.maxRefreshes ?? Infinity
   }
 
-  /** The flight of a key that a caller with these dependencies may join. */
-  find(key: CacheKey, basis: string, nowMillis: number): Flight<any, any> | undefined {
+  /** The flight of a key that a caller with these dependencies may join. `since`: what its clock must be, if anything. */
+  find(key: CacheKey, basis: string, nowMillis: number, since?: Since): Flight<any, any> | undefined {
     const flight = this.joinable.get(key, basis)
-    return flight === undefined || isOverdue(flight, nowMillis) ? undefined : flight
+    if (flight === undefined || isOverdue(flight, nowMillis)) return undefined
+    return since === undefined || (flight.at !== undefined && since(flight.at)) ? flight : undefined
   }
 
   /** The refresh of a key that is under way. */

@@ -32,7 +32,7 @@ import type { CacheError } from "../CacheError.ts"
 import type * as CacheStore from "../CacheStore.ts"
 import type * as Dependency from "../Dependency.ts"
 import { type Flight, type Flights, takesNothing } from "./flights.ts"
-import { type Admission, type Found, isPaused, type Landing, longestStale, type Reading } from "./reading.ts"
+import { type Admission, answers, type Found, isPaused, type Landing, longestStale, type Reading } from "./reading.ts"
 import type { StoreHealth } from "./storeHealth.ts"
 import type { FillOutcome, Tally } from "./tally.ts"
 
@@ -143,7 +143,9 @@ export class Pilot {
         const outcome = found.value
         const atMillis = yield* Clock.currentTimeMillis
         if (outcome._tag !== "Hit") yield* this.release(reading, outcome.lease, "next")
-        return isHeld(reading, outcome) ? foundOf(outcome, atMillis, false) : undefined
+        return isHeld(reading, outcome) && answers(reading, outcome.lease)
+          ? foundOf(outcome, atMillis, false)
+          : undefined
       })
     )
   }
@@ -175,13 +177,17 @@ export class Pilot {
         const outcome: CacheStore.Outcome = found.value
         found = undefined
         const { lease } = outcome
+        flight.at = lease
+        const isBehind = !answers(reading, lease)
+        // What the store has, or others read, may be from before the session's write. What is read here is not.
+        if (isBehind && (outcome._tag === "Hit" || isOthers(outcome))) return { lease: undefined, reason: "session" }
         if (outcome._tag === "Hit") {
           // Another kind of value under the same key is to be replaced.
           if (!isHeld(reading, outcome)) return { lease, reason: "undecodable" }
           flight.settle(Exit.succeed(foundOf(outcome, now, true)))
           return undefined
         }
-        if (isHeld(reading, outcome)) flight.offer(foundOf(outcome, now, false))
+        if (isHeld(reading, outcome) && !isBehind) flight.offer(foundOf(outcome, now, false))
         if (isUnattended(flight) && !flight.isRefresh) {
           const begun = flights.becomeRefresh(flight, now)
           if (begun === "too many") tally.refreshed("too-many")
@@ -192,7 +198,7 @@ export class Pilot {
           }
         }
         const reason = outcome._tag === "Miss" ? outcome.reason : outcome._tag === "Stale" ? "expired" : "waited"
-        const others = outcome._tag === "Wait" || (outcome._tag === "Stale" && outcome.waiting)
+        const others = isOthers(outcome)
         const refresh = others || lease.flight !== undefined
           ? undefined
           : flights.refreshing(reading.key, reading.basis, now)
@@ -247,12 +253,12 @@ export class Pilot {
   }
 
   private lookup<A, E>(
-    { dependencies, key }: Reading<A, E>,
+    { dependencies, key, point }: Reading<A, E>,
     maxAgeMillis: number,
     restore: Restore
   ): Effect.Effect<Exit.Exit<CacheStore.Outcome, CacheError>> {
     return Effect.map(
-      this.lookupMany([{ key, dependencies: dependencies(), maxAgeMillis }], restore),
+      this.lookupMany([{ key, dependencies: dependencies(), maxAgeMillis, since: point?.reflects }], restore),
       Exit.map((outcomes) => outcomes[0]!)
     )
   }
@@ -316,14 +322,15 @@ const ask = (
   requests: ReadonlyArray<CacheStore.LookupRequest>
 ): Effect.Effect<ReadonlyArray<CacheStore.Outcome>, CacheError> => {
   if (requests.length !== 1) return store.lookupMany(requests)
-  const [{ dependencies, key, maxAgeMillis }] = requests as [CacheStore.LookupRequest]
-  return Effect.map(store.lookup(key, dependencies, maxAgeMillis), (outcome) => [outcome])
+  const [{ dependencies, key, maxAgeMillis, since }] = requests as [CacheStore.LookupRequest]
+  return Effect.map(store.lookup(key, dependencies, maxAgeMillis, since), (outcome) => [outcome])
 }
 
 /** What a lookup has found, as a landing. */
-export const foundOf = (kept: CacheStore.Kept, atMillis: number, isFinal: boolean): Found => ({
+export const foundOf = (kept: CacheStore.Hit | CacheStore.Stale, atMillis: number, isFinal: boolean): Found => ({
   _tag: "Found",
   kept,
+  at: kept.lease,
   atMillis,
   isFinal
 })
@@ -337,6 +344,9 @@ export const isHeld = <A, E>(
 
 /** Who is to read after a query that has ended so: whoever was interrupted has not found out whether it can be had. */
 export const heirsOf = (cause: Cause.Cause<unknown>): CacheStore.Heirs => Cause.hasInterrupts(cause) ? "next" : "all"
+/** Whether another process reads the value. */
+const isOthers = (outcome: CacheStore.Outcome): boolean =>
+  outcome._tag === "Wait" || (outcome._tag === "Stale" && outcome.waiting)
 
 const isTimeout = (cause: Cause.Cause<CacheError>): boolean =>
   cause.reasons.some((reason) => Cause.isFailReason(reason) && reason.error.reason._tag === "StoreTimeout")

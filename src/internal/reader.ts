@@ -26,6 +26,7 @@ import type { Flight, Seat } from "./flights.ts"
 import { type Departure, foundOf, isHeld, longestPauseMillis, Pilot, type PilotOptions } from "./pilot.ts"
 import {
   type Answer,
+  answers,
   isAhead,
   isFresh,
   isPaused,
@@ -107,10 +108,10 @@ export class Reader {
   fetch<A, E>(reading: Reading<A, E>): Effect.Effect<Answer<A>, E> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.withFiber((fiber) => {
-        const { basis, key, terms } = reading
+        const { terms } = reading
         const now = nowOf(fiber)
-        const running: Flight<Landing<A>, E> | undefined = this.options.flights.find(key, basis, now)
-        const seat = running === undefined ? this.begin(fiber, reading, now) : running.seat(takesOf(terms))
+        const running: Flight<Landing<A>, E> | undefined = this.find(reading, now)
+        const seat = running === undefined ? this.begin(fiber, reading, now) : running.seat(takesOf(reading))
         const answer = this.wait(reading, seat, running !== undefined)
         return Effect.onExit(
           restore(
@@ -137,7 +138,6 @@ export class Reader {
     readings: ReadonlyArray<Reading<A, E>>,
     each: (index: number, exit: Exit.Exit<Answer<A>, E>) => void
   ): Effect.Effect<void> {
-    const { flights } = this.options
     // From the outcomes, which may oblige to read, to the flights nothing may come between.
     return Effect.uninterruptibleMask((restore) =>
       Effect.withFiber((fiber) => {
@@ -147,13 +147,18 @@ export class Reader {
           waits.push(Effect.map(Effect.exit(answer), (exit) => each(index, exit)))
         const absent: Array<number> = []
         readings.forEach((reading, index) => {
-          if (flights.find(reading.key, reading.basis, now) !== undefined || isPaused(reading, now)) {
+          if (this.find(reading, now) !== undefined || isPaused(reading, now)) {
             wait(index, this.fetch(reading))
           } else absent.push(index)
         })
         const requests = absent.map((index): CacheStore.LookupRequest => {
-          const { dependencies, key, terms } = readings[index]
-          return { key, dependencies: dependencies(), maxAgeMillis: terms.timeToLiveMillis }
+          const { dependencies, key, point, terms } = readings[index]
+          return {
+            key,
+            dependencies: dependencies(),
+            maxAgeMillis: terms.timeToLiveMillis,
+            since: point?.reflects
+          }
         })
         const seats: Array<Seat<Landing<A>, E>> = []
         const looked = requests.length === 0
@@ -165,7 +170,10 @@ export class Reader {
           absent.forEach((index, i) => {
             const reading = readings[index]
             const found = Exit.map(outcomes, (all) => all[i])
-            if (Exit.isSuccess(found) && found.value._tag === "Hit" && isHeld(reading, found.value)) {
+            if (
+              Exit.isSuccess(found) && found.value._tag === "Hit" && isHeld(reading, found.value) &&
+              answers(reading, found.value.lease)
+            ) {
               each(index, Exit.succeed(this.counted(reading, foundOf(found.value, now, true), false)))
               this.freshen(fiber, reading, found.value, now)
             } else {
@@ -192,6 +200,11 @@ export class Reader {
     return this.pilot.reload(reading)
   }
 
+  /** The flight that a reading may join. */
+  private find<A, E>({ basis, key, point }: Reading<A, E>, nowMillis: number): Flight<any, any> | undefined {
+    return this.options.flights.find(key, basis, nowMillis, point?.reflects)
+  }
+
   private begin<A, E>(
     fiber: Fiber.Fiber<unknown, unknown>,
     reading: Reading<A, E>,
@@ -205,7 +218,7 @@ export class Reader {
       key,
       dependencies(),
       nowMillis,
-      takesOf(terms),
+      takesOf(reading),
       (flight) => this.fly(reading, flight, departure)
     )
   }
@@ -262,7 +275,7 @@ export class Reader {
       const begun = yield* Clock.currentTimeMillis
       yield* Effect.sleep(Duration.millis(softMillis))
       // The flight may find something stale later on.
-      seat.takes = takesLate(reading.terms)
+      seat.takes = takesLate(reading)
       if (seat.flight.stale !== undefined) {
         const found = yield* this.pilot.lookAgain(reading)
         if (found !== undefined && isWithin(found, reading.terms, longestStale(reading.terms))) {
@@ -279,15 +292,18 @@ export class Reader {
   }
 
   private arrive<A, E>(reading: Reading<A, E>, landing: Landing<A>, joined: boolean): Effect.Effect<Answer<A>, E> {
-    // Young enough for whose flight it was. Nobody joins that one any more.
+    // Young enough for whose flight it was, or new enough. Nobody joins that one any more.
     return joined && landing._tag === "Found" && landing.isFinal &&
-        !isFresh(landing.kept, reading.terms, landing.atMillis)
+        !(isFresh(landing.kept, reading.terms, landing.atMillis) && answers(reading, landing.at))
       ? this.fetch(reading)
       : Effect.map(this.hint(reading, landing, joined), () => this.counted(reading, landing, joined))
   }
 
   private counted<A, E>(reading: Reading<A, E>, landing: Landing<A>, joined: boolean): Answer<A> {
-    const { tally } = this.options
+    const { store, tally } = this.options
+    const { key, point } = reading
+    // As far as the store has come by now, so the clock of the answer is among what was seen.
+    if (point?.isMonotonic === true) point.raise(store.seen(key.namespace) ?? [])
     if (landing._tag === "Read") {
       const status = joined ? "joined" : "miss"
       tally.looked(status)

@@ -34,13 +34,14 @@ import type * as QueryAnalyzer from "../QueryAnalyzer.ts"
 import * as QueryCache from "../QueryCache.ts"
 import { type Consulted, CurrentConsulted } from "./consulted.ts"
 import { Wire } from "./doubt/wire.ts"
-import { type Engine, isUnserved } from "./engine.ts"
+import { type Engine, isBypassed, isUnserved } from "./engine.ts"
 import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
 import { FormTrie } from "./formTrie.ts"
 import { effectsUnder } from "./naming.ts"
 import { isScalar, localKey } from "./parameters.ts"
 import { isFresh, type Reading } from "./reading.ts"
 import { StoredRows } from "./rows.ts"
+import type { Point } from "./session.ts"
 import { appliedScope, type Effects, writingOf } from "./transactions.ts"
 
 /** What the statements of a client share. */
@@ -77,7 +78,7 @@ export const makeStatements = (decoration: Decoration): {
   readonly wrap: (statement: Statement.Statement<any>) => Statement.Statement<any>
 } => {
   const { client, defaultPolicy, engine, forms } = decoration
-  const { naming, reader, tally, transactions } = engine
+  const { naming, reader, sessions, tally, transactions } = engine
   const isShared = client.config.multiplex === true
   const kindOf = (run: Run): Kind | undefined => {
     const kind = kinds[run]
@@ -98,6 +99,7 @@ export const makeStatements = (decoration: Decoration): {
   let ambient: QueryCache.Ambient | undefined
   let collector: Array<QueryCache.QueryInfo> | undefined
   let consulted: Consulted | undefined
+  let point: Point | undefined
   let scope: CacheScope.Resolved | undefined
   let inTransaction: boolean
   let transformer: Statement.Transformer | undefined
@@ -107,6 +109,7 @@ export const makeStatements = (decoration: Decoration): {
     ambient = fiber.getRef(QueryCache.Ambient)
     collector = fiber.getRef(QueryCache.Collector)
     consulted = fiber.getRef(CurrentConsulted)
+    point = sessions.pointOf(fiber)
     scope = fiber.getRef(CacheScope.CurrentScope)
     transformer = fiber.getRef(Statement.CurrentTransformer)
     inTransaction =
@@ -296,6 +299,8 @@ export const makeStatements = (decoration: Decoration): {
           ? "transaction"
           : !engine.delivery.unserved.isEmpty && isUnserved(engine, plan.dependenciesOf(located))
           ? "unserved"
+          : point !== undefined && isBypassed(engine, point, clock)
+          ? "session"
           : undefined)
 
   const consult = (
@@ -339,7 +344,9 @@ export const makeStatements = (decoration: Decoration): {
     if (local === undefined) return bypass(fiber, form, plan, self, run, "parameters")
     const key = new QueryKey(form, local, scope)
 
-    const kept = reader.peek(key, plan.basis, plan.policy, now)
+    const kept = point === undefined || sessions.mayPeek(point)
+      ? reader.peek(key, plan.basis, plan.policy, now)
+      : undefined
     if (kept !== undefined) {
       form.habits.hits++
       const stale = !isFresh(kept, plan.policy, now)
@@ -393,6 +400,7 @@ export const makeStatements = (decoration: Decoration): {
       dependencies: () => dependencies ??= plan.dependenciesOf(parameters),
       terms: plan.policy,
       habits: plan.form.habits,
+      point,
       label: () => plan.policy.name ?? plan.form.label,
       query: appliedScope(scope) === "" ? base : transactions.withTransaction(base),
       timedOut,

@@ -39,11 +39,15 @@ import { Wire } from "./doubt/wire.ts"
 import type { Naming } from "./naming.ts"
 import * as Outcome from "./outcome.ts"
 import { localKey } from "./parameters.ts"
+import { CurrentSession, type Session } from "./session.ts"
+import type { Sessions } from "./sessions.ts"
 
 /** What a transaction has touched so far. */
 export class Touched {
   /** The scope that was applied when the transaction began. */
   readonly scope: string
+  /** The session that is told how far the store has come when it has committed. */
+  readonly session: Session | undefined
   /** What its outermost level has touched. */
   readonly root: Touched
   /** Of the outermost level: the program itself has ended the transaction, so a rollback at its end decides nothing. */
@@ -57,8 +61,9 @@ export class Touched {
   /** Writes that have begun. */
   private readonly begun = new Set<Dependency.Targets>()
 
-  constructor(scope: string, outer?: Touched) {
+  constructor(scope: string, outer?: Touched, session?: Session) {
     this.scope = scope
+    this.session = outer === undefined ? session : outer.session
     this.root = outer === undefined ? this : outer.root
   }
 
@@ -154,6 +159,7 @@ export const makeCurrent = (): Context.Reference<Touched | undefined> =>
 export class Transactions {
   private readonly client: PgClient.PgClient
   private readonly delivery: Delivery
+  private readonly sessions: Pick<Sessions, "wrote">
   /** What was touched in transactions that the base client has begun, by their connections. */
   private readonly foreign = new WeakMap<Connection, Array<() => Dependency.Targets>>()
   private readonly current: Context.Reference<Touched | undefined>
@@ -161,10 +167,16 @@ export class Transactions {
   private byHand: Touched | undefined
   private warned = false
 
-  constructor(client: PgClient.PgClient, current: Context.Reference<Touched | undefined>, delivery: Delivery) {
+  constructor(
+    client: PgClient.PgClient,
+    current: Context.Reference<Touched | undefined>,
+    delivery: Delivery,
+    sessions: Pick<Sessions, "wrote">
+  ) {
     this.client = client
     this.current = current
     this.delivery = delivery
+    this.sessions = sessions
   }
 
   /** Whether a transaction that was begun by hand may be under way on any connection. */
@@ -332,7 +344,7 @@ export class Transactions {
       if (Context.getOrUndefined(fiber.context, this.client.transactionService) !== undefined) {
         return this.checkScope(fiber, scope) ?? this.nested(effect, appliedScope(scope), fiber.getRef(this.current))
       }
-      return this.outermost(effect, new Touched(appliedScope(scope)), scope)
+      return this.outermost(effect, new Touched(appliedScope(scope), undefined, fiber.getRef(CurrentSession)), scope)
     })
 
   private nested<A, E, R>(
@@ -452,7 +464,14 @@ export class Transactions {
   ): ((targets: Dependency.Targets) => Effect.Effect<(known: Dependency.Targets) => void>) | undefined {
     if (!this.isInBase(fiber)) return undefined
     const touched = fiber.getRef(this.current)
-    if (touched !== undefined) return (targets) => Effect.sync(() => touched.begin(targets))
+    if (touched !== undefined) {
+      return (targets) =>
+        Effect.sync(() => {
+          // A session that began inside may be over when it commits: it hears of no clock.
+          if (fiber.getRef(CurrentSession) !== touched.session) this.sessions.wrote(fiber, undefined)
+          return touched.begin(targets)
+        })
+    }
     // A transaction of the base client, begun around the decorated one.
     return (targets) =>
       Effect.suspend(() => {

@@ -48,6 +48,7 @@ const open = Effect.gen(function*() {
   const tally = new Tally(yield* Effect.context<never>())
   yield* Effect.addFinalizer(() => flights.interruptAll)
   const delivery = yield* Deliveries.make({
+    sessions: { wrote: () => {} },
     namespace: "test",
     store: flaky.store,
     flights,

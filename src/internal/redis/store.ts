@@ -366,6 +366,8 @@ export const make = (
     storeMany,
     release: (key, lease, heirs) => Effect.suspend(() => release([{ key, lease }], heirs)),
     invalidate: invalidateAll,
+    applied: () => undefined,
+    seen: (name) => namespaceOf(name).seen,
     changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(
       Stream.mapError((error) => new CacheError({ operation: "subscribe", reason: Replies.reasonOf(error) })),
       Stream.mapEffect(({ message }) => {
