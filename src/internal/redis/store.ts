@@ -5,8 +5,9 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Redis from "effect/persistence/Redis"
 import * as Stream from "effect/Stream"
-import { CacheError, InvalidOptionError, InvalidReply } from "../../CacheError.ts"
+import { CacheError, ConsistencyRefused, InvalidOptionError, InvalidReply } from "../../CacheError.ts"
 import type {
+  Bypass,
   CacheKey,
   CacheStore,
   Invalidation,
@@ -21,10 +22,11 @@ import * as Coalesce from "./coalesce.ts"
 import * as Coherence from "./coherence.ts"
 import type { Layout } from "./layouts.ts"
 import { makeNonces, Namespace, Sets } from "./namespace.ts"
-import type { Head } from "./prelude.ts"
+import { type Head, isStrict as isStrictEpoch, strictMark } from "./prelude.ts"
 import * as Replies from "./replies.ts"
 import * as Script from "./script.ts"
 import * as Scripts from "./scripts.ts"
+import * as StrictStore from "./strictStore.ts"
 import * as Wire from "./wire.ts"
 
 export interface Settings {
@@ -34,6 +36,9 @@ export interface Settings {
   readonly flightMillis: number
   /** How many lookups or fills a command carries at most: a script holds up everybody else's while it runs. */
   readonly maxRequests: number
+  readonly consistency: "bounded" | "strict"
+  /** How many replicas must have a fence. */
+  readonly fenceReplicas: number
 }
 
 /** A lookup on its way. */
@@ -80,15 +85,19 @@ export const channelOf = (prefix: string): string => `${prefix}:changes`
 
 export const make = (
   redis: Redis.Redis["Service"],
-  { flightMillis, layout, maxDependencies, maxRequests, prefix }: Settings
+  settings: Settings
 ): CacheStore["Service"] & RedisOperations => {
+  const { flightMillis, layout, maxDependencies, maxRequests, prefix } = settings
+  const isStrict = settings.consistency === "strict"
   const channel = channelOf(prefix)
-  const runLookup = Script.run(redis, Scripts.lookup[layout])
-  const runStore = Script.run(redis, Scripts.store[layout])
+  const runLookup = Script.run(redis, (isStrict ? Scripts.lookupStrict : Scripts.lookup)[layout])
+  const runStore = Script.run(redis, (isStrict ? Scripts.storeStrict : Scripts.store)[layout])
   const runRelease = Script.run(redis, Scripts.release)
-  const runInvalidate = Script.run(redis, Scripts.invalidate)
+  const runInvalidate = Script.run(redis, isStrict ? Scripts.invalidateStrict : Scripts.invalidate)
   const runBeat = Script.run(redis, Coherence.beat)
-  const runHold = Script.run(redis, Coherence.hold)
+  const runHold = Script.run(redis, isStrict ? Coherence.holdStrict : Coherence.hold)
+  const keysOf = ({ keys }: Namespace) => isStrict ? keys.strict : keys.metadata
+  const writableOf = ({ keys }: Namespace) => isStrict ? keys.strict : keys.writable
   const nonces = makeNonces()
   const namespaces = new Map<string, Namespace>()
 
@@ -99,7 +108,8 @@ export const make = (
   }
 
   const headOf = (namespace: Namespace): Head => ({
-    nonce: nonces(),
+    // An epoch that begins with this command is kept as this process keeps it.
+    nonce: isStrict ? strictMark + nonces() : nonces(),
     seenEpoch: namespace.seen?.epoch ?? "",
     seenClock: namespace.seen?.clock ?? 0,
     channel,
@@ -128,14 +138,24 @@ export const make = (
         maxAgeMillis: wholeAge(maxAgeMillis),
         token
       }))
-      const keys = namespace.keys.metadata
+      const keys = keysOf(namespace)
       return run(
         "lookup",
         runLookup({ head, keys, maxDependencies, flightMillis, sets: sets.list, entries }),
         (reply) => Replies.found(reply, head.nonce, asked.length)
-      ).pipe(Effect.map((found) => {
+      ).pipe(Effect.flatMap((found) => {
         namespace.saw(found)
-        return found.outcomes.map((outcome, i) => toOutcome(outcome, asked[i], found))
+        if (isStrictEpoch(found.epoch) === isStrict) {
+          return Effect.succeed(found.outcomes.map((outcome, i) => toOutcome(outcome, asked[i], found)))
+        }
+        // Nobody here reads what the script has told this process to read.
+        const lease = (token: string): Lease => ({ ...found, flight: token })
+        return Effect.andThen(
+          Effect.ignore(
+            release(name, asked.map(({ request: { key }, token }) => ({ key, lease: lease(token) })), false)
+          ),
+          Effect.fail(keptStrict)
+        )
       }))
     },
     // Nobody is there to read it, so the next one who asks is to.
@@ -164,7 +184,7 @@ export const make = (
       }))
       return run(
         "store",
-        runStore({ head, keys: namespace.keys.metadata, sets: sets.list, entries }),
+        runStore({ head, keys: keysOf(namespace), sets: sets.list, entries }),
         (reply) => Replies.stored(reply, head.nonce, filled.length)
       ).pipe(Effect.map((stored) => {
         if (stored.at !== undefined) namespace.saw(stored.at)
@@ -239,7 +259,7 @@ export const make = (
       }))
       return run(
         "lookup",
-        runHold({ head, keys: namespace.keys.writable, sets: sets.list, entries }),
+        runHold({ head, keys: writableOf(namespace), sets: sets.list, entries }),
         (reply) => Replies.held(reply, head.nonce, requests.length)
       ).pipe(Effect.map(({ at, verdicts }) => {
         if (at !== undefined) namespace.saw(at)
@@ -248,8 +268,13 @@ export const make = (
     }
   })
 
+  const strict = isStrict
+    ? StrictStore.make({ redis, namespaceOf, headOf, run, replicas: settings.fenceReplicas })
+    : undefined
+
   return {
     hold,
+    ...strict === undefined ? undefined : { strict },
     beat: (name) => {
       const namespace = namespaceOf(name)
       const head = headOf(namespace)
@@ -277,8 +302,9 @@ export const make = (
           "invalidate",
           runInvalidate({
             head,
-            keys: namespace.keys.writable,
+            keys: writableOf(namespace),
             ...Wire.targets(request),
+            fences: request.fences ?? [],
             groups: layout === "flat"
               ? []
               : Wire.tables(request).slice(0, maxTablesDropped).flatMap((table) => namespace.keys.groupsOfTable(table))
@@ -323,17 +349,27 @@ const wholeMillis = (millis: number): number => Math.min(Math.max(0, Math.floor(
 const wholeAge = (millis: number | undefined): number | "" =>
   millis === undefined || millis > maxMillis ? "" : millis > 0 ? Math.ceil(millis) : 0
 
+const keptStrict = new CacheError({
+  operation: "lookup",
+  reason: new ConsistencyRefused({
+    message: "the namespace is kept strict: set consistency to \"strict\", or use another prefix or namespace"
+  })
+})
+
 const run = <A>(
-  operation: "lookup" | "store" | "release" | "invalidate",
+  operation: CacheError["operation"],
   effect: Effect.Effect<unknown, Redis.RedisError>,
   decode: (reply: unknown) => A
 ): Effect.Effect<A, CacheError> =>
   effect.pipe(
     Effect.flatMap((reply) =>
-      Effect.try({ try: () => decode(reply), catch: (error) => error as Replies.UnexpectedReply })
+      Effect.try({ try: () => decode(reply), catch: (error) => error as Parameters<typeof Replies.reasonOf>[0] })
     ),
     Effect.mapError((error) => new CacheError({ operation, reason: Replies.reasonOf(error) }))
   )
+
+/** Of no epoch. */
+const noLease: Lease = { epoch: "", clock: 0 }
 
 // What a value takes in memory against its text, about: 8 from some twenty rows on, half of it for one.
 const bytesPerCharacter = 8
@@ -343,6 +379,11 @@ const toOutcome = (
   { askedAtMillis, request: { dependencies, key }, token }: Asked,
   { clock, epoch }: LogicalClock
 ): Outcome => {
+  if (found._tag === "bypass") {
+    const { why } = found
+    const bypass = { _tag: "Bypass", lease: noLease } as const
+    return (why.reason === "fenced" ? { ...bypass, ...why } : { ...bypass, ...why, epoch }) satisfies Bypass
+  }
   const claim = found._tag === "hit" ? undefined : found.claim
   const lease: Lease = claim?._tag === "yours" ? { epoch, clock, flight: token } : { epoch, clock }
   const unavailable = (reason: "absent" | "expired" | "invalidated" | "undecodable"): Outcome =>
