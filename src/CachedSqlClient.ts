@@ -37,6 +37,7 @@ import { Reader } from "./internal/reader.ts"
 import { Rules } from "./internal/rules.ts"
 import { makeStatements } from "./internal/statement.ts"
 import * as StoreHealth from "./internal/storeHealth.ts"
+import * as Strict from "./internal/strict.ts"
 import { Tally } from "./internal/tally.ts"
 import * as Scripted from "./internal/testDatabase.ts"
 import { appliedScope, makeCurrent, observeConnection, Transactions } from "./internal/transactions.ts"
@@ -504,7 +505,20 @@ const make = Effect.fnUntraced(function*(
       timeoutMillis: settings.invalidationTimeoutMillis
     })
   )
-  const transactions = new Transactions(client, current, delivery)
+  const strict = settings.noop ? undefined : yield* Strict.make({
+    client,
+    namespace,
+    store,
+    health,
+    tally,
+    timeoutMillis: settings.invalidationTimeoutMillis
+  })
+  const transactions = new Transactions(
+    client,
+    current,
+    delivery,
+    strict && { fences: strict, generation: naming.generation }
+  )
   const invalidator = Invalidator.make(transactions, naming)
 
   const engine: Engine = {
@@ -512,10 +526,18 @@ const make = Effect.fnUntraced(function*(
     fingerprinter,
     store,
     health,
-    reader: new Reader({ store, flights, health, tally, lookupTimeoutMillis: settings.lookupTimeoutMillis }),
+    reader: new Reader({
+      store,
+      flights,
+      health,
+      tally,
+      lookupTimeoutMillis: settings.lookupTimeoutMillis,
+      met: strict?.met
+    }),
     delivery,
     changes,
     transactions,
+    strict,
     naming,
     tally,
     rules: settings.rules,

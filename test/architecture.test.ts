@@ -52,6 +52,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/reading",
     "internal/rules",
     "internal/storeHealth",
+    "internal/strict",
     "internal/tally",
     "internal/transactions",
     "internal/unserved"

@@ -14,6 +14,7 @@ import type { Naming } from "./naming.ts"
 import type { Reader } from "./reader.ts"
 import type { Rules } from "./rules.ts"
 import type { StoreHealth } from "./storeHealth.ts"
+import type { Strict } from "./strict.ts"
 import type { Tally } from "./tally.ts"
 import type { Transactions } from "./transactions.ts"
 
@@ -33,6 +34,8 @@ export interface Engine {
   readonly delivery: Delivery
   readonly changes: Changes
   readonly transactions: Transactions
+  /** Where the store is kept strict. */
+  readonly strict: Strict | undefined
   /** What names mean. */
   readonly naming: Naming
   readonly tally: Tally

@@ -31,6 +31,14 @@ export const make = (tally: Tally, options: { readonly timed: boolean }): StoreH
     tally.storeFailed(error)
     if (failing.get(error.operation) === error.reason._tag) return Effect.void
     failing.set(error.operation, error.reason._tag)
+    if (error.reason._tag === "ConsistencyRefused") {
+      return Effect.logError(`The cache store refuses (${error.operation}): ${error.reason.message}`)
+    }
+    if (error.operation === "fence") {
+      return Effect.logWarning(
+        `The cache store fails (fence: ${error.reason._tag}); it is kept strict: writes are rolled back until it works again`
+      )
+    }
     return Effect.logWarning(
       `The cache store fails (${error.operation}: ${error.reason._tag}); the database answers until it works again`
     )
