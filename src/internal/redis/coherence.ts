@@ -73,7 +73,7 @@ ${mode.open}if not isGood then return { "lost", NONCE } end
 local verdicts = {}
 for i = 1, count do
   local entry = entries[i]
-  local latest = entry.epoch == epoch and ${mode.mayStore}newest(entry.stamps)
+  local latest = entry.epoch == epoch and newest(entry.stamps)
   verdicts[i] = latest and latest <= entry.lease and 1 or 0
 end
 return { "held", NONCE, epoch, text(clock), verdicts }

@@ -20,8 +20,6 @@ export interface Mode {
   readonly registered: string
   /** Everything was. */
   readonly registeredAll: string
-  /** What must hold besides for a fill, or for what is held in a process. */
-  readonly mayStore: string
   /** What lifts fences, and has them lifted. */
   readonly lift: string
   readonly lifted: string
@@ -37,7 +35,6 @@ export const bounded: Mode = {
   bypass: () => "",
   registered: "",
   registeredAll: "",
-  mayStore: "",
   lift: "",
   lifted: ""
 }
@@ -57,7 +54,6 @@ export const strict: Mode = {
     outcome = bypass(stampsOf(entries[i].set)) or outcome
     outcomes[i] = outcome
   end`,
-  mayStore: `barrier == "open" and `,
   lift: Fences.fences,
   lifted: `for token in string.gmatch(ARGV[10], "%S+") do lift(token) end\n`
 }

@@ -319,7 +319,7 @@ ${mode.open}if not isGood then return { "lost", NONCE } end
 local verdicts = {}
 for i = 1, count do
   local entry = entries[i]
-  local latest = entry.epoch == epoch and ${mode.mayStore}newest(entry.stamps)
+  local latest = entry.epoch == epoch and newest(entry.stamps)
   local accepted = latest and latest <= entry.lease
   if accepted then write(i, entry) end
   verdicts[i] = accepted and 1 or 0
