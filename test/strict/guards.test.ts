@@ -112,7 +112,7 @@ const guards: ReadonlyArray<Guard> = [
     name: "a loss closes the barrier",
     without: [
       "redis.call(\"UNLINK\", FENCES)\n    barrier, fenceCount = \"\", 0",
-      "barrier, fenceCount = redis.call(\"HGET\", FENCES, \"barrier\"), 0"
+      "barrier, fenceCount = redis.call(\"HGET\", FENCES, \"barrier\") or \"\", 0"
     ],
     scenario: Effect.fnUntraced(function*(on) {
       yield* filled(on)

@@ -4,6 +4,7 @@
  */
 import { assert, layer } from "@effect/vitest"
 import { Dependency, QueryCache, RedisStore } from "effect-query-cache"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -259,6 +260,57 @@ layer(servers, { excludeTestServices: true })("strict mode", (it) => {
       assert.deepStrictEqual(yield* fences, [])
       const inside = writer.sql.withTransaction(Stream.runDrain(writer.sql`UPDATE users SET name = 'Ada'`.stream))
       yield* inside
+      assert.deepStrictEqual(yield* read(reader), ["miss", "Ada"])
+    }))
+
+  it.effect("what is written while its transaction is being committed is refused", () =>
+    Effect.gen(function*() {
+      const { reader, writer } = yield* setUp()
+      const gate = writer.gate.holdCommand("reply", StrictScripts.fence.lua)
+      const late = yield* Deferred.make<unknown, unknown>()
+      const writing = yield* Effect.forkChild(writer.sql.withTransaction(Effect.gen(function*() {
+        yield* rename(writer, "Augusta")
+        yield* Effect.forkDetach(
+          Effect.andThen(held(gate), Deferred.complete(late, codeOf(rename(writer, "Hopper", 2))))
+        )
+      })))
+      assert.strictEqual(yield* Deferred.await(late), "not-fenceable")
+      gate.release()
+      yield* Fiber.join(writing)
+      assert.deepStrictEqual(yield* read(reader, 2), ["miss", "Grace"])
+    }))
+
+  it.effect("where the schema has changed since a transaction began, everything is fenced", () =>
+    Effect.gen(function*() {
+      const { reader, writer } = yield* setUp()
+      const orders = reader.sql`SELECT count(*)::int FROM orders`.pipe(QueryCache.cached())
+      const written = yield* Deferred.make<void>()
+      const go = yield* Deferred.make<void>()
+      const writing = yield* Effect.forkChild(writer.sql.withTransaction(
+        Effect.andThen(
+          rename(writer, "Augusta"),
+          Effect.andThen(Deferred.succeed(written, undefined), Deferred.await(go))
+        )
+      ))
+      yield* Deferred.await(written)
+      // A trigger may have been fired, for all that anybody knows.
+      yield* writer.sql`CREATE TABLE audit (id int)`
+      const fence = writer.gate.holdCommand("reply", StrictScripts.fence.lua)
+      yield* Deferred.succeed(go, undefined)
+      yield* held(fence)
+      assert.strictEqual((yield* fateOf(orders))[0], "bypass fenced")
+      fence.release()
+      yield* Fiber.join(writing)
+    }))
+
+  it.effect("a transaction that the database has never heard of may have committed", () =>
+    Effect.gen(function*() {
+      const { reader } = yield* setUp()
+      const stamps = { stamps: ["users", "users(*)"], images: [], all: false }
+      yield* reader.store.strict!.fence({ namespace: "shop", token: "t", transaction: "999999999", ...stamps })
+      yield* expire
+      assert.deepStrictEqual(yield* read(reader), ["bypass fenced", "Ada"])
+      yield* noFences
       assert.deepStrictEqual(yield* read(reader), ["miss", "Ada"])
     }))
 
