@@ -82,6 +82,8 @@ export interface RedisStoreOptions {
  * `...:stamps`. Losing either, by eviction too, only turns hits into misses; a
  * `maxmemory-policy` of the `volatile-*` kind keeps them. Everything else has a TTL.
  *
+ * Kept strict it takes a third one, `...:fences`.
+ *
  * Invalidations are published on `<prefix>:changes`. A user with restricted rights
  * needs `~<prefix>:*`, `&<prefix>:*`, `+@connection`, `+@pubsub`, `+@read`,
  * `+@scripting`, `+@write` and `+time`, and should have `+info`: without it the store
