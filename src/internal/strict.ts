@@ -30,7 +30,7 @@ import { ConnectionError, isSqlError, SqlError, UnknownError } from "effect/sql/
 import * as Statement from "effect/sql/Statement"
 import { type CacheError, StrictWriteError } from "../CacheError.ts"
 import type { Bypass, CacheStore, Closed, ExpiredFence } from "../CacheStore.ts"
-import * as Dependency from "../Dependency.ts"
+import type * as Dependency from "../Dependency.ts"
 import type { StoreHealth } from "./storeHealth.ts"
 import type { Tally } from "./tally.ts"
 

@@ -194,7 +194,7 @@ export class Transactions {
   refusal(fiber: Fiber.Fiber<unknown, unknown>, effects: Effects): SqlError | undefined {
     if (this.strict === undefined || effects._tag === "Nothing") return undefined
     const isInBase = this.isInBase(fiber)
-    if (effects._tag === "Session") return controls.includes(effects.control) ? refuse("byHand") : undefined
+    if (effects._tag === "Session") return controls.has(effects.control) ? refuse("byHand") : undefined
     if (effects.isControl) return refuse("byHand")
     if (!isInBase) return effects.atomic ? undefined : refuse("alone")
     const root = fiber.getRef(this.current)?.root
@@ -487,7 +487,7 @@ const warning = Effect.logWarning(
 )
 
 /** What begins or ends a transaction. */
-const controls = ["begin", "commit", "rollback"]
+const controls = new Set(["begin", "commit", "rollback"])
 
 /** BEGIN, COMMIT and the like; `chain`: another transaction begins at once. */
 export interface SessionControl {
