@@ -39,6 +39,7 @@ import { Rules } from "./internal/rules.ts"
 import { Sessions } from "./internal/sessions.ts"
 import { makeStatements } from "./internal/statement.ts"
 import * as StoreHealth from "./internal/storeHealth.ts"
+import * as Strict from "./internal/strict.ts"
 import { Tally } from "./internal/tally.ts"
 import * as Scripted from "./internal/testDatabase.ts"
 import { appliedScope, makeCurrent, observeConnection, Transactions } from "./internal/transactions.ts"
@@ -512,7 +513,21 @@ const make = Effect.fnUntraced(function*(
       observe: settings.noop || Scripted.isScripted(client) ? undefined : observe(client)
     })
   )
-  const transactions = new Transactions(client, current, delivery, sessions)
+  const strict = settings.noop ? undefined : yield* Strict.make({
+    client,
+    namespace,
+    store,
+    health,
+    tally,
+    timeoutMillis: settings.invalidationTimeoutMillis
+  })
+  const transactions = new Transactions(
+    client,
+    current,
+    delivery,
+    sessions,
+    strict && { fences: strict, generation: naming.generation }
+  )
   const invalidator = Invalidator.make(transactions, naming)
 
   const engine: Engine = {
@@ -520,11 +535,19 @@ const make = Effect.fnUntraced(function*(
     fingerprinter,
     store,
     health,
-    reader: new Reader({ store, flights, health, tally, lookupTimeoutMillis: settings.lookupTimeoutMillis }),
+    reader: new Reader({
+      store,
+      flights,
+      health,
+      tally,
+      lookupTimeoutMillis: settings.lookupTimeoutMillis,
+      met: strict?.met
+    }),
     delivery,
     changes,
     transactions,
     sessions,
+    strict,
     naming,
     tally,
     rules: settings.rules,

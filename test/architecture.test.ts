@@ -60,6 +60,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/rules",
     "internal/sessions",
     "internal/storeHealth",
+    "internal/strict",
     "internal/tally",
     "internal/transactions",
     "internal/unserved"

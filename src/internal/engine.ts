@@ -17,6 +17,7 @@ import type { Rules } from "./rules.ts"
 import type { Point } from "./session.ts"
 import type { Sessions } from "./sessions.ts"
 import type { StoreHealth } from "./storeHealth.ts"
+import type { Strict } from "./strict.ts"
 import type { Tally } from "./tally.ts"
 import type { Transactions } from "./transactions.ts"
 
@@ -37,6 +38,8 @@ export interface Engine {
   readonly changes: Changes
   readonly transactions: Transactions
   readonly sessions: Sessions
+  /** Where the store is kept strict. */
+  readonly strict: Strict | undefined
   /** What names mean. */
   readonly naming: Naming
   readonly tally: Tally

@@ -97,6 +97,8 @@ export class Flight<A, E> {
   readonly key: CacheKey
   readonly dependencies: Dependency.DependencySet
   readonly begunAtMillis: number
+  /** How many had begun with it. */
+  readonly number: number
   /** Whether nobody was to wait for it, or nobody does any more. */
   isRefresh: boolean
   /** Whether it goes on when nobody waits for it. */
@@ -125,6 +127,7 @@ export class Flight<A, E> {
     this.key = key
     this.dependencies = dependencies
     this.begunAtMillis = begunAtMillis
+    this.number = ++flights.begun
     this.isRefresh = isRefresh
     this.goesOn = isRefresh
     this.exit = undefined
@@ -202,6 +205,8 @@ export class Flight<A, E> {
 }
 
 export class Flights {
+  /** How many flights have begun. */
+  begun = 0
   private readonly joinable = new ByKey()
   private readonly refreshes = new ByKey()
   private readonly fibers = new Set<Fiber.Fiber<void>>()

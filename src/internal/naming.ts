@@ -61,6 +61,8 @@ export interface Naming {
   readonly watched: <A, E, R>(run: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** The same for what begins now: to be run when it has ended. */
   readonly watch: () => Effect.Effect<void>
+  /** Grows when what is known of the schema has changed. */
+  readonly generation: () => number
   /** Tells the time: the catalog is read again when it is due. */
   readonly tick: (nowMillis: number) => void
   /** Notes what is left behind in sessions of the pool: settings made by hand, temporary tables. */
@@ -157,6 +159,7 @@ export const make = Effect.fnUntraced(function*(options: {
         known = undefined
         return isNew ? warning(stray.setting) : Effect.void
       }),
+    generation: () => source?.generation ?? 0,
     tick: source?.tick ?? (() => {}),
     watched: (run) =>
       source === undefined ? run : Effect.suspend(() => {
@@ -322,6 +325,7 @@ const effectsOf = (
         _tag: "Writes",
         targets: analysis.all ? Dependency.allTargets : written(stamps(analysis.tables)),
         atomic: analysis.atomic,
+        isControl: analysis.control.some(({ control }) => control !== "other"),
         narrow: rows === undefined
           ? undefined
           : (parameters, answer) => written(stamps(analysis.tables), rows(parameters, answer))

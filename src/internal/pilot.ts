@@ -42,6 +42,8 @@ export interface PilotOptions {
   readonly health: StoreHealth
   readonly tally: Tally
   readonly lookupTimeoutMillis: number
+  /** Takes note of why a store that is kept strict serves nothing. */
+  readonly met?: ((bypass: CacheStore.Bypass) => void) | undefined
 }
 
 /** What the store has answered already, or is to be asked. */
@@ -117,7 +119,7 @@ export class Pilot {
       Effect.gen({ self: this }, function*() {
         const found = yield* this.lookup(reading, 0, restore)
         if (Exit.isFailure(found) && Cause.hasInterrupts(found.cause)) return yield* Effect.interrupt
-        const lease = Exit.isSuccess(found) ? found.value.lease : undefined
+        const lease = Exit.isSuccess(found) && found.value._tag !== "Bypass" ? found.value.lease : undefined
         const { costMillis, exit } = yield* measured(restore(reading.query))
         if (Exit.isFailure(exit)) {
           yield* this.release(reading, lease, heirsOf(exit.cause))
@@ -177,6 +179,11 @@ export class Pilot {
         const outcome: CacheStore.Outcome = found.value
         found = undefined
         const { lease } = outcome
+        if (outcome._tag === "Bypass") {
+          return isUnattended(flight)
+            ? abandon()
+            : { lease: undefined, reason: outcome.reason }
+        }
         flight.at = lease
         const isBehind = !answers(reading, lease)
         // What the store has, or others read, may be from before the session's write. What is read here is not.
@@ -239,8 +246,9 @@ export class Pilot {
       const asked = () => Effect.map(ask(store, requests), (all) => outcomes = all)
       return Effect.flatMap(
         Effect.exit(restore(health.guard("lookup", asked, lookupTimeoutMillis))),
-        (exit) =>
-          Exit.isSuccess(exit) || outcomes.length === 0
+        (exit) => {
+          this.meet(outcomes)
+          return Exit.isSuccess(exit) || outcomes.length === 0
             ? Effect.succeed(exit)
             : Effect.as(
               Effect.all(outcomes.map(({ lease }, i) => this.release(requests[i]!, lease, "next")), {
@@ -248,8 +256,15 @@ export class Pilot {
               }),
               exit
             )
+        }
       )
     })
+  }
+
+  private meet(outcomes: ReadonlyArray<CacheStore.Outcome>): void {
+    const { met } = this.options
+    if (met === undefined) return
+    for (const outcome of outcomes) if (outcome._tag === "Bypass") met(outcome)
   }
 
   private lookup<A, E>(

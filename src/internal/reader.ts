@@ -105,14 +105,25 @@ export class Reader {
   }
 
   /** The value from the store or, on a miss, from the query. Fails only as the query fails. */
-  fetch<A, E>(reading: Reading<A, E>): Effect.Effect<Answer<A>, E> {
+  fetch<A, E>(reading: Reading<A, E>, arrival?: number): Effect.Effect<Answer<A>, E> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.withFiber((fiber) => {
         const { terms } = reading
+        const { flights, store } = this.options
         const now = nowOf(fiber)
-        const running: Flight<Landing<A>, E> | undefined = this.find(reading, now)
+        const arrived = arrival ?? flights.begun
+        let running: Flight<Landing<A>, E> | undefined = this.find(reading, now)
+        // What another process has written since a flight began it may have missed. Where that counts it is waited for,
+        // so that not everybody asks the database, but what it brings is not taken.
+        const isCurrent = store.strict === undefined || running === undefined || running.number > arrived
+        if (!isCurrent && running?.exit !== undefined) running = undefined
         const seat = running === undefined ? this.begin(fiber, reading, now) : running.seat(takesOf(reading))
-        const answer = this.wait(reading, seat, running !== undefined)
+        const answer = this.wait(
+          reading,
+          seat,
+          running !== undefined,
+          isCurrent || running === undefined ? undefined : arrived
+        )
         return Effect.onExit(
           restore(
             // What the flight has found stale was valid when it looked. Whoever takes such a value looks again.
@@ -120,7 +131,7 @@ export class Reader {
               ? Effect.flatMap(this.pilot.lookAgain(reading), (found) => {
                 if (found === undefined || !isWithin(found, terms, terms.staleWhileRevalidateMillis)) return answer
                 seat.leaveBehind()
-                return this.arrive(reading, found, true)
+                return this.arrive(reading, found, true, undefined)
               })
               : answer
           ),
@@ -180,7 +191,7 @@ export class Reader {
               // Not joined: whoever was told to read must do so, and whoever was not finds that out.
               const seat = this.begin(fiber, reading, now, found)
               seats.push(seat)
-              wait(index, this.wait(reading, seat, false))
+              wait(index, this.wait(reading, seat, false, undefined))
             }
           })
           return Effect.onExit(
@@ -256,14 +267,15 @@ export class Reader {
   private wait<A, E>(
     reading: Reading<A, E>,
     seat: Seat<Landing<A>, E>,
-    joined: boolean
+    joined: boolean,
+    arrivedLate: number | undefined
   ): Effect.Effect<Answer<A>, E> {
     const { hardTimeoutMillis, softTimeoutMillis } = reading.terms
     return Effect.flatMap(
       softTimeoutMillis === Infinity && hardTimeoutMillis === Infinity
         ? seat.served
         : Effect.raceFirst(seat.served, this.impatient(reading, seat)),
-      (landing) => this.arrive(reading, landing, joined)
+      (landing) => this.arrive(reading, landing, joined, arrivedLate)
     )
   }
 
@@ -291,7 +303,14 @@ export class Reader {
     })
   }
 
-  private arrive<A, E>(reading: Reading<A, E>, landing: Landing<A>, joined: boolean): Effect.Effect<Answer<A>, E> {
+  /** `arrivedLate`: when the caller did, where it must not take what it has joined. */
+  private arrive<A, E>(
+    reading: Reading<A, E>,
+    landing: Landing<A>,
+    joined: boolean,
+    arrivedLate: number | undefined
+  ): Effect.Effect<Answer<A>, E> {
+    if (arrivedLate !== undefined) return this.fetch(reading, arrivedLate)
     // Young enough for whose flight it was, or new enough. Nobody joins that one any more.
     return joined && landing._tag === "Found" && landing.isFinal &&
         !(isFresh(landing.kept, reading.terms, landing.atMillis) && answers(reading, landing.at))
@@ -305,8 +324,9 @@ export class Reader {
     // As far as the store has come by now, so the clock of the answer is among what was seen.
     if (point?.isMonotonic === true) point.raise(store.seen(key.namespace) ?? [])
     if (landing._tag === "Read") {
-      const status = joined ? "joined" : "miss"
-      tally.looked(status)
+      const status = joined ? "joined" : isBypass(landing.reason) ? "bypass" : "miss"
+      if (status === "bypass") tally.bypassed(landing.reason)
+      else tally.looked(status)
       return {
         status,
         level: undefined,
@@ -337,7 +357,9 @@ export class Reader {
   }
 
   private hint<A, E>(reading: Reading<A, E>, landing: Landing<A>, joined: boolean): Effect.Effect<void> {
-    if (joined || landing._tag === "Found" || landing.reason === "paused") return Effect.void
+    if (joined || landing._tag === "Found" || landing.reason === "paused" || isBypass(landing.reason)) {
+      return Effect.void
+    }
     return Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const hint = reading.habits.missed(landing.reason, reading.terms.adaptive === true, now)
       if (hint === undefined) return Effect.void
@@ -346,5 +368,8 @@ export class Reader {
     })
   }
 }
+
+/** Whether the store would not have had the answer. */
+const isBypass = (reason: string): boolean => reason === "fenced" || reason === "barrier"
 
 const nowOf = (fiber: Fiber.Fiber<unknown, unknown>): number => fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()

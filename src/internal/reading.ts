@@ -61,7 +61,7 @@ export interface Admission {
 
 /** A value, and how it was come by. */
 export interface Answer<A> {
-  readonly status: "hit" | "stale" | "miss" | "joined"
+  readonly status: "hit" | "stale" | "miss" | "joined" | "bypass"
   readonly level: "L1" | "L2" | undefined
   readonly ageMillis: number
   readonly reason: string | undefined

@@ -129,17 +129,22 @@ export const makeStatements = (decoration: Decoration): {
     self: LazyStatement,
     run: Run
   ): Effect.Effect<any, SqlError> => {
+    if (engine.strict !== undefined) {
+      const refusal = transactions.refusal(fiber, effectsOf(fiber, form))
+      if (refusal !== undefined) return Effect.fail(refusal)
+    }
     if (inTransaction) {
       const mismatch = transactions.checkScope(fiber, scope)
       if (mismatch !== undefined) return mismatch
-    } else if (appliedScope(scope) !== "") {
-      // The transaction that applies the scope collects what the statement writes.
-      return transactions.withTransaction(
-        Effect.withFiber((fiber) => {
-          if (fiber.context !== context) look(fiber)
-          return observe(fiber, form, self, run)
-        })
-      )
+    } else if (appliedScope(scope) !== "" || transactions.isWrapped(form.effects)) {
+      // The transaction that applies the scope, or has a fence, collects what the statement writes.
+      const observed = Effect.withFiber((fiber) => {
+        if (fiber.context !== context) look(fiber)
+        return observe(fiber, form, self, run)
+      })
+      return transactions.isWrapped(form.effects)
+        ? naming.watched(transactions.wrap(observed))
+        : transactions.withTransaction(observed)
     }
     return observe(fiber, form, self, run)
   }
@@ -587,7 +592,7 @@ export const makeStatements = (decoration: Decoration): {
     get stream() {
       const self = this
       const open = (waited: boolean) =>
-        Effect.withFiber((fiber): Effect.Effect<Stream.Stream<any, SqlError>> => {
+        Effect.withFiber((fiber): Effect.Effect<Stream.Stream<any, SqlError>, SqlError> => {
           if (fiber.context !== context) look(fiber)
           if (transformer !== undefined) {
             return Effect.map(
@@ -607,6 +612,8 @@ export const makeStatements = (decoration: Decoration): {
             : Effect.die(new Error("CacheScope.provide: a stream outside a transaction cannot be run in a scope"))
           if (scopeMismatch !== undefined) return scopeMismatch
           const effects = effectsOf(fiber, form)
+          const refusal = transactions.refusal(fiber, effects)
+          if (refusal !== undefined) return Effect.fail(refusal)
           const wire = new Wire(isShared)
           const observed = effects._tag === "Writes"
             ? transactions.writeStream(wire.watch(self.inner).stream, writingOf(effects, sentBy(self, "execute")), wire)

@@ -68,6 +68,14 @@ export const make = (
     const known = failing.get(error.operation)
     failing.set(error.operation, { reason: error.reason._tag, left: patienceOf(error.operation) })
     if (known?.reason === error.reason._tag) return Effect.void
+    if (error.reason._tag === "ConsistencyRefused") {
+      return Effect.logError(`The cache store refuses (${error.operation}): ${error.reason.message}`)
+    }
+    if (error.operation === "fence") {
+      return Effect.logWarning(
+        `The cache store fails (fence: ${error.reason._tag}); it is kept strict: writes are rolled back until it works again`
+      )
+    }
     return Effect.logWarning(
       `The cache store fails (${error.operation}: ${error.reason._tag}); the database answers until it works again`
     )
@@ -134,6 +142,8 @@ const spared: { readonly [O in Operation]: Effect.Effect<never, CacheError> } = 
   store: sparedFor("store"),
   release: sparedFor("release"),
   invalidate: sparedFor("invalidate"),
+  fence: sparedFor("fence"),
+  resolve: sparedFor("resolve"),
   subscribe: sparedFor("subscribe")
 }
 

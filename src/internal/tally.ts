@@ -99,6 +99,14 @@ export class Tally {
     this.count(CacheMetrics.hints, { reason })
   }
 
+  resolved(outcome: "committed" | "aborted" | "running"): void {
+    this.count(CacheMetrics.fencesResolved, { outcome })
+  }
+
+  waitsForBarrier(isWaiting: boolean): void {
+    CacheMetrics.barrier.updateUnsafe(isWaiting ? 1 : 0, this.context)
+  }
+
   undelivered(groups: number): void {
     this.counts.undelivered = groups
     CacheMetrics.undelivered.updateUnsafe(groups, this.context)

@@ -15,6 +15,9 @@
  * | a savepoint rolled back | its share is dropped |
  * | not by a success, after a COMMIT or ROLLBACK that the program sent itself | unknown: quarantined |
  *
+ * Where the store is kept strict, COMMIT comes after a fence, and where that cannot be
+ * put up the effect fails: ROLLBACK (strict.ts). A write outside a transaction gets one.
+ *
  * A write is collected before it runs: one that is interrupted in a transaction
  * may have taken effect, and the transaction may still commit.
  */
@@ -41,6 +44,7 @@ import * as Outcome from "./outcome.ts"
 import { localKey } from "./parameters.ts"
 import { CurrentSession, type Session } from "./session.ts"
 import type { Sessions } from "./sessions.ts"
+import { type Fence, isOutsideOnly, refuse, type Strict } from "./strict.ts"
 
 /** What a transaction has touched so far. */
 export class Touched {
@@ -54,6 +58,12 @@ export class Touched {
   isEnded = false
   /** Of the outermost level: names may mean something else in it than the client's configuration says. */
   isAnywhere = false
+  /** Of the outermost level: it is in a transaction of the base client, whose commit nobody is told of beforehand. */
+  isForeign = false
+  /** Of the outermost level: the fence is being put up, or stands, and what is written now would be without one. */
+  isFenced = false
+  /** Of the outermost level: what stands, or may. */
+  fence: Fence | undefined
   private stamps = new Set<string>()
   private images: Array<Dependency.Image> = []
   private all = false
@@ -166,22 +176,55 @@ export class Transactions {
   /** Open while a transaction that was begun by hand, by a statement on the pool, may be under way. */
   private byHand: Touched | undefined
   private warned = false
+  private readonly strict: { readonly fences: Strict; readonly generation: () => number } | undefined
 
   constructor(
     client: PgClient.PgClient,
     current: Context.Reference<Touched | undefined>,
     delivery: Delivery,
-    sessions: Pick<Sessions, "wrote">
+    sessions: Pick<Sessions, "wrote">,
+    strict?: {
+      readonly fences: Strict
+      /** Grows when what is known of the schema has changed. */
+      readonly generation: () => number
+    }
   ) {
     this.client = client
     this.current = current
     this.delivery = delivery
     this.sessions = sessions
+    this.strict = strict
   }
 
   /** Whether a transaction that was begun by hand may be under way on any connection. */
   get isByHand(): boolean {
     return this.byHand !== undefined
+  }
+
+  /** Why the statement is not run where the store is kept strict, if so. */
+  refusal(fiber: Fiber.Fiber<unknown, unknown>, effects: Effects): SqlError | undefined {
+    if (this.strict === undefined || effects._tag === "Nothing") return undefined
+    const isInBase = this.isInBase(fiber)
+    if (effects._tag === "Session") return controls.has(effects.control) ? refuse("byHand") : undefined
+    if (effects.isControl) return refuse("byHand")
+    if (!isInBase) return effects.atomic ? undefined : refuse("alone")
+    const root = fiber.getRef(this.current)?.root
+    return root === undefined || root.isForeign ? refuse("undecorated") : root.isFenced ? refuse("ended") : undefined
+  }
+
+  /** As `refusal`, on a connection that the program has reserved. */
+  refusalReserved(effects: Effects): SqlError | undefined {
+    return this.strict !== undefined && effects._tag === "Writes" ? refuse("reserved") : undefined
+  }
+
+  /** Whether a statement outside a transaction must be put in one. */
+  isWrapped(effects: Effects): boolean {
+    return this.strict !== undefined && effects._tag === "Writes"
+  }
+
+  /** Runs a write outside a transaction in one. */
+  wrap<A, R>(write: Effect.Effect<A, SqlError, R>): Effect.Effect<A, SqlError, R> {
+    return Effect.mapError(this.withTransaction(write), (error) => isOutsideOnly(error) ? refuse("outside") : error)
   }
 
   /** Invalidates, after the commit of the transaction that the fiber is in, or now. */
@@ -221,12 +264,23 @@ export class Transactions {
   }
 
   /** As `write`, for rows that come as a stream. */
-  writeStream<A, E, R>(stream: Stream.Stream<A, E, R>, writing: Writing, wire: Wire): Stream.Stream<A, E, R> {
+  writeStream<A, R>(
+    stream: Stream.Stream<A, SqlError, R>,
+    writing: Writing,
+    wire: Wire
+  ): Stream.Stream<A, SqlError, R> {
     const { targets } = writing
     const known: Writing = { ...writing, answered: undefined }
     return Stream.unwrap(Effect.withFiber((fiber) => {
       const collected = this.collect(fiber, targets)
       if (collected !== undefined) return Effect.as(collected, stream)
+      // Its rows come once they are committed: who takes but a few has written all the same.
+      if (this.strict !== undefined) {
+        const rows = this.wrap(
+          Effect.withFiber((fiber) => Effect.andThen(this.collect(fiber, targets)!, Stream.runCollect(stream)))
+        )
+        return Effect.map(rows, (rows) => Stream.fromIterable(rows))
+      }
       this.byHand?.add(targets)
       const sinceMillis = nowOf(fiber)
       return Effect.succeed(
@@ -355,6 +409,7 @@ export class Transactions {
     const touched = new Touched(scope, outer)
     const collected = Effect.provideService(effect, this.current, touched)
     if (outer === undefined) {
+      touched.isForeign = true
       // In a transaction of the base client: first in line, as below, and dropped with the savepoint.
       return this.client.withTransaction(
         Effect.withFiber((fiber) => {
@@ -394,7 +449,27 @@ export class Transactions {
   }
 
   private deliver(touched: Touched): Effect.Effect<void> {
-    return Effect.suspend(() => touched.isEmpty ? Effect.void : this.delivery.deliver(touched.take()))
+    return Effect.suspend(() => {
+      if (touched.isEmpty) return Effect.void
+      const { fence } = touched
+      touched.fence = undefined
+      const lifted = fence === undefined ? undefined : { fences: [fence.token] }
+      return this.delivery.deliver({ ...touched.take(), ...lifted })
+    })
+  }
+
+  /** Puts up the fence of a transaction whose effect has succeeded. */
+  private fence(touched: Touched, generation: number | undefined): Effect.Effect<void, SqlError> {
+    return Effect.suspend(() => {
+      const { strict } = this
+      if (strict === undefined || touched.isEmpty) return Effect.void
+      touched.isFenced = true
+      // Another trigger may have been fired than was known of when the write began.
+      const targets = strict.generation() === generation ? touched.peek() : Dependency.allTargets
+      return strict.fences.fence(targets, (fence) => {
+        touched.fence = fence
+      })
+    })
   }
 
   private outermost<A, E, R>(
@@ -405,6 +480,7 @@ export class Transactions {
     let ended = false
     let wire = Wire.of(undefined)
     const deliver = this.deliver(touched)
+    const generation = this.strict?.generation()
     return this.client.withTransaction(
       // First in line: what the program itself registers to run after the commit may read through the cache.
       Effect.withFiber((fiber) => {
@@ -413,6 +489,7 @@ export class Transactions {
       }).pipe(
         Effect.andThen(this.apply(scope?.settings ?? [])),
         Effect.andThen(Effect.provideService(effect, this.current, touched)),
+        Effect.tap(() => this.fence(touched, generation)),
         Effect.tap(() =>
           Effect.sync(() => {
             ended = true
@@ -423,12 +500,15 @@ export class Transactions {
       Effect.onExit((exit) => {
         if (touched.isEmpty) return Effect.void
         if (Exit.isSuccess(exit)) return deliver
-        // What the program writes after its own COMMIT commits by itself.
-        return touched.isEnded
-          ? this.doubt(touched.take(), wire, { _tag: "Anything" })
-          : ended && !Outcome.refused(exit.cause)
-          ? this.doubt(touched.take(), wire, { _tag: "Commit" })
-          : Effect.void
+        // What the program writes after its own COMMIT commits by itself. The fence stays: whoever meets it asks the
+        // database.
+        if (touched.isEnded) return this.doubt(touched.take(), wire, { _tag: "Anything" })
+        const { fence } = touched
+        if (ended && !Outcome.refused(exit.cause)) {
+          const xid = fence === undefined ? undefined : BigInt(fence.transaction)
+          return this.doubt(touched.take(), wire, { _tag: "Commit", xid })
+        }
+        return fence === undefined ? Effect.void : this.strict!.fences.drop(fence)
       })
     )
   }
@@ -494,6 +574,9 @@ const warning = Effect.logWarning(
     "Use withTransaction, or a connection from reserve"
 )
 
+/** What begins or ends a transaction. */
+const controls = new Set(["begin", "commit", "rollback"])
+
 /** BEGIN, COMMIT and the like; `chain`: another transaction begins at once. */
 export interface SessionControl {
   readonly _tag: "Session"
@@ -512,6 +595,8 @@ export interface Writes {
   /** With any parameters. */
   readonly targets: Dependency.Targets
   readonly atomic: boolean
+  /** Whether there is BEGIN, COMMIT or the like among several statements. */
+  readonly isControl?: boolean | undefined
   /** With its parameters, and with the rows it has returned where those are at hand. */
   readonly narrow?:
     | ((parameters: ReadonlyArray<unknown>, answer: ReadonlyArray<unknown> | undefined) => Dependency.Targets)
@@ -623,13 +708,15 @@ export const observeConnection = (
     }
     return undefined
   }
-  const observe = <A, E>(
+  const observe = <A>(
     sql: string,
     params: ReadonlyArray<unknown>,
-    run: Effect.Effect<A, E>
-  ): Effect.Effect<A, E> =>
+    run: Effect.Effect<A, SqlError>
+  ): Effect.Effect<A, SqlError> =>
     Effect.suspend(() => {
       const { changes, effects } = look(sql, isAnywhere)
+      const refusal = transactions.refusalReserved(effects)
+      if (refusal !== undefined) return Effect.fail(refusal)
       const after = watch(effects, params)
       const watched = after === undefined ? run : Effect.onExit(run, after)
       return changes === undefined ? watched : Effect.andThen(note(changes), watched)
@@ -645,6 +732,8 @@ export const observeConnection = (
     executeStream: (sql, params, transformRows) =>
       Stream.unwrap(Effect.suspend(() => {
         const { changes, effects } = look(sql, isAnywhere)
+        const refusal = transactions.refusalReserved(effects)
+        if (refusal !== undefined) return Effect.fail(refusal)
         const after = watch(effects, params)
         const stream = connection.executeStream(sql, params, transformRows)
         const watched = after === undefined ? stream : Stream.onExit(stream, after)

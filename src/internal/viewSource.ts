@@ -336,12 +336,21 @@ export class ViewSource<A, E> {
     }
   }
 
-  private lookup(maxAgeMillis: number | undefined): Effect.Effect<CacheStore.Outcome | undefined> {
-    const { health, store } = this.options.engine
+  private lookup(
+    maxAgeMillis: number | undefined
+  ): Effect.Effect<Exclude<CacheStore.Outcome, CacheStore.Bypass> | undefined> {
+    const { health, store, strict } = this.options.engine
     const registered = this.registeredLast = this.registered()
-    return Effect.orElseSucceed(
+    return Effect.matchEager(
       health.guard("lookup", () => store.lookup(this.key, registered, maxAgeMillis), storeTimeoutMillis),
-      () => undefined
+      {
+        onSuccess: (outcome) => {
+          if (outcome._tag !== "Bypass") return outcome
+          strict?.met(outcome)
+          return undefined
+        },
+        onFailure: () => undefined
+      }
     )
   }
 

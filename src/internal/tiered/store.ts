@@ -179,6 +179,7 @@ export const make = (
     store: (key, entry, lease) => Effect.map(storeMany([{ key, entry, lease }]), ([verdict]) => verdict),
     storeMany,
     release: shared.release,
+    ...shared.strict === undefined ? undefined : { strict: shared.strict },
     invalidate: (request) =>
       Effect.suspend(() => {
         table.invalidate(request)
