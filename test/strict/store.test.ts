@@ -25,8 +25,8 @@ const opening = (store: Service): Service => {
   return {
     ...store,
     lookupMany,
-    lookup: (key, dependencies, maxAgeMillis) =>
-      Effect.map(lookupMany([{ key, dependencies, maxAgeMillis }]), ([outcome]) => outcome)
+    lookup: (key, dependencies, maxAgeMillis, since) =>
+      Effect.map(lookupMany([{ key, dependencies, maxAgeMillis, since }]), ([outcome]) => outcome)
   }
 }
 
