@@ -255,7 +255,7 @@ layer(servers())("A database that is away", (it) => {
 layer(servers({ pooler: true }))("Behind a pooler", (it) => {
   it.effect("a COMMIT that is on its way for long", () => commitOnItsWay().pipe(Effect.provide(proxied())))
 
-  it.effect("a COMMIT that has ended, while others that wrote before have not: prepared transactions, too", () =>
+  it.effect("a COMMIT that has ended, while another that was prepared before has not", () =>
     Effect.gen(function*() {
       const { observer, proxy, query, rename, sql } = yield* setUp
       yield* observer.reserve.pipe(
