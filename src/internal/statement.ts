@@ -601,7 +601,11 @@ export const makeStatements = (decoration: Decoration): {
           const effects = effectsOf(fiber, form)
           const wire = new Wire(isShared)
           const observed = effects._tag === "Writes"
-            ? transactions.writeStream(wire.watch(self.inner).stream, writingOf(effects, sentBy(self, "execute")), wire)
+            ? transactions.writeStream(
+              wire.watch(self.inner, true).stream,
+              writingOf(effects, sentBy(self, "execute")),
+              wire
+            )
             : self.inner.stream
           return form.changes === undefined
             ? Effect.succeed(observed)

@@ -186,6 +186,19 @@ layer(servers())("A write whose outcome is unknown", (it) => {
       assert.deepStrictEqual(yield* fateOf(query), ["hit", augusta])
     }).pipe(Effect.provide(proxied())))
 
+  it.effect("a statement that is interrupted among others on its connection: half a minute", () =>
+    Effect.gen(function*() {
+      const { proxy, query, rename } = yield* setUp
+      yield* proxy.arm("UPDATE users", "stall")
+      const writing = yield* Effect.forkChild(rename)
+      yield* proxy.happened
+      yield* Fiber.interrupt(writing)
+      yield* proxy.release
+      // The connection works still, and does not tell which of its answers was meant.
+      yield* unserved(query, augusta, 29)
+      yield* settles(query, augusta)
+    }).pipe(Effect.provide(proxied({ multiplex: true, maxConnections: 1 }))))
+
   it.effect("in a transaction of the base client", () =>
     Effect.gen(function*() {
       const base = yield* Base
