@@ -46,7 +46,7 @@ export type Doubt =
 /** For how long a write is in doubt where the database cannot tell. */
 export const windowMillis = 30_000
 /** After so long nothing is under way any more to a backend whose connection was lost. */
-export const forgottenMillis = 600_000
+const forgottenMillis = 600_000
 // Clocks of two machines go at about the same speed.
 const toleranceMillis = 1000
 
