@@ -616,7 +616,11 @@ export const makeStatements = (decoration: Decoration): {
           if (refusal !== undefined) return Effect.fail(refusal)
           const wire = new Wire(isShared)
           const observed = effects._tag === "Writes"
-            ? transactions.writeStream(wire.watch(self.inner).stream, writingOf(effects, sentBy(self, "execute")), wire)
+            ? transactions.writeStream(
+              wire.watch(self.inner, true).stream,
+              writingOf(effects, sentBy(self, "execute")),
+              wire
+            )
             : self.inner.stream
           return form.changes === undefined
             ? Effect.succeed(observed)

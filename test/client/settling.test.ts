@@ -96,17 +96,37 @@ const isVisible = Effect.gen(function*() {
   while ((yield* nameOf(observer, 1))[0].name !== "Augusta") yield* moment
 })
 
+/** A COMMIT that reaches the server long after the client has given up. */
+const commitOnItsWay = (seconds?: number) =>
+  Effect.gen(function*() {
+    const { proxy, query, rename, sql } = yield* setUp
+    yield* proxy.arm("COMMIT", "hold")
+    assert.isTrue(Exit.isFailure(yield* Effect.exit(sql.withTransaction(rename))))
+    yield* unserved(query, ada, seconds)
+    yield* proxy.release
+    yield* isVisible
+    yield* settles(query, augusta)
+  })
+
+/** A statement that waits for a row at the server, which does not know that nobody waits for the statement. */
+const statementThatWaits = (seconds?: number) =>
+  Effect.gen(function*() {
+    const { proxy, query, rename } = yield* setUp
+    const release = yield* lockRow
+    yield* proxy.arm("UPDATE users", "strand")
+    assert.isTrue(Exit.isFailure(yield* Effect.exit(rename)))
+    yield* blocked
+    yield* unserved(query, ada, seconds)
+    // The row was locked, and not changed: serializable or not, the write goes on.
+    yield* release
+    yield* isVisible
+    yield* settles(query, augusta)
+    yield* proxy.release
+  })
+
 layer(servers())("A write whose outcome is unknown", (it) => {
   it.effect("a COMMIT that is on its way for long, with one connection for all", () =>
-    Effect.gen(function*() {
-      const { proxy, query, rename, sql } = yield* setUp
-      yield* proxy.arm("COMMIT", "hold")
-      assert.isTrue(Exit.isFailure(yield* Effect.exit(sql.withTransaction(rename))))
-      yield* unserved(query, ada)
-      yield* proxy.release
-      yield* isVisible
-      yield* settles(query, augusta)
-    }).pipe(Effect.provide(proxied({ maxConnections: 1 }))))
+    commitOnItsWay().pipe(Effect.provide(proxied({ maxConnections: 1 }))))
 
   it.effect("a COMMIT that waits for a deferred trigger", () =>
     Effect.gen(function*() {
@@ -139,18 +159,7 @@ layer(servers())("A write whose outcome is unknown", (it) => {
     }).pipe(Effect.provide(proxied())))
 
   it.effect("a statement that waits for a row, of which the server does not know that nobody waits for it", () =>
-    Effect.gen(function*() {
-      const { proxy, query, rename } = yield* setUp
-      const release = yield* lockRow
-      yield* proxy.arm("UPDATE users", "strand")
-      assert.isTrue(Exit.isFailure(yield* Effect.exit(rename)))
-      yield* blocked
-      yield* unserved(query, ada)
-      yield* release
-      yield* isVisible
-      yield* settles(query, augusta)
-      yield* proxy.release
-    }).pipe(Effect.provide(proxied())))
+    statementThatWaits().pipe(Effect.provide(proxied())))
 
   it.effect("a statement whose backend is gone", () =>
     Effect.gen(function*() {
@@ -176,6 +185,19 @@ layer(servers())("A write whose outcome is unknown", (it) => {
       // Without waiting, by the TestClock.
       assert.deepStrictEqual(yield* fateOf(query), ["hit", augusta])
     }).pipe(Effect.provide(proxied())))
+
+  it.effect("a statement that is interrupted among others on its connection: half a minute", () =>
+    Effect.gen(function*() {
+      const { proxy, query, rename } = yield* setUp
+      yield* proxy.arm("UPDATE users", "stall")
+      const writing = yield* Effect.forkChild(rename)
+      yield* proxy.happened
+      yield* Fiber.interrupt(writing)
+      yield* proxy.release
+      // The connection works still, and does not tell which of its answers was meant.
+      yield* unserved(query, augusta, 29)
+      yield* settles(query, augusta)
+    }).pipe(Effect.provide(proxied({ multiplex: true, maxConnections: 1 }))))
 
   it.effect("in a transaction of the base client", () =>
     Effect.gen(function*() {
@@ -220,30 +242,9 @@ const ordinary = Effect.gen(function*() {
 
 layer(Layer.provideMerge(Layer.effectDiscard(ordinary), servers()))("An ordinary user", (it) => {
   it.effect("is told of its own statements", () =>
-    Effect.gen(function*() {
-      const { proxy, query, rename } = yield* setUp
-      const release = yield* lockRow
-      yield* proxy.arm("UPDATE users", "strand")
-      assert.isTrue(Exit.isFailure(yield* Effect.exit(rename)))
-      yield* blocked
-      yield* unserved(query, ada, 40)
-      yield* release
-      // The row was locked, and not changed: serializable or not, the write goes on.
-      yield* isVisible
-      yield* settles(query, augusta)
-      yield* proxy.release
-    }).pipe(Effect.provide(proxied({ username: "app" }))))
+    statementThatWaits(40).pipe(Effect.provide(proxied({ username: "app" }))))
 
-  it.effect("and of its own transactions", () =>
-    Effect.gen(function*() {
-      const { proxy, query, rename, sql } = yield* setUp
-      yield* proxy.arm("COMMIT", "hold")
-      assert.isTrue(Exit.isFailure(yield* Effect.exit(sql.withTransaction(rename))))
-      yield* unserved(query, ada, 40)
-      yield* proxy.release
-      yield* isVisible
-      yield* settles(query, augusta)
-    }).pipe(Effect.provide(proxied({ username: "app" }))))
+  it.effect("and of its own transactions", () => commitOnItsWay(40).pipe(Effect.provide(proxied({ username: "app" }))))
 })
 
 layer(servers())("A database that is away", (it) => {
@@ -265,18 +266,9 @@ layer(servers())("A database that is away", (it) => {
 })
 
 layer(servers({ pooler: true }))("Behind a pooler", (it) => {
-  it.effect("a COMMIT that is on its way for long", () =>
-    Effect.gen(function*() {
-      const { proxy, query, rename, sql } = yield* setUp
-      yield* proxy.arm("COMMIT", "hold")
-      assert.isTrue(Exit.isFailure(yield* Effect.exit(sql.withTransaction(rename))))
-      yield* unserved(query, ada)
-      yield* proxy.release
-      yield* isVisible
-      yield* settles(query, augusta)
-    }).pipe(Effect.provide(proxied())))
+  it.effect("a COMMIT that is on its way for long", () => commitOnItsWay().pipe(Effect.provide(proxied())))
 
-  it.effect("a COMMIT that has ended, while others that wrote before have not: prepared transactions, too", () =>
+  it.effect("a COMMIT that has ended, while another that was prepared before has not", () =>
     Effect.gen(function*() {
       const { observer, proxy, query, rename, sql } = yield* setUp
       yield* observer.reserve.pipe(
@@ -297,18 +289,7 @@ layer(servers({ pooler: true }))("Behind a pooler", (it) => {
     }).pipe(Effect.provide(proxied())))
 
   it.effect("a statement: half a minute, and as long as anybody of the same user is at work since then", () =>
-    Effect.gen(function*() {
-      const { proxy, query, rename } = yield* setUp
-      const release = yield* lockRow
-      yield* proxy.arm("UPDATE users", "strand")
-      assert.isTrue(Exit.isFailure(yield* Effect.exit(rename)))
-      yield* blocked
-      yield* unserved(query, ada)
-      yield* release
-      yield* isVisible
-      yield* settles(query, augusta)
-      yield* proxy.release
-    }).pipe(Effect.provide(proxied())))
+    statementThatWaits().pipe(Effect.provide(proxied())))
 
   it.effect("a statement that never arrives: half a minute, whatever other users do", () =>
     Effect.gen(function*() {

@@ -40,6 +40,7 @@ const seen = (atMillis: number, fields: Partial<Observation> = {}): Observation 
   xmax: 100n,
   running: new Set(),
   backends: [],
+  prepared: new Set(),
   ...fields
 })
 
@@ -72,15 +73,42 @@ describe("a COMMIT", () => {
   })
 
   it("behind a pooler: until all have ended that wrote before it was asked first", () => {
-    const at = (xid: bigint, xmin: bigint) => seen(0, { isDirect: false, xid, xmin })
+    const shy = [backend(2, { hasWritten: undefined })]
+    const at = (xid: bigint, xmin: bigint) => seen(0, { isDirect: false, xid, xmin, backends: shy })
     assert.deepStrictEqual(
       ended({ _tag: "Commit", pid: 1 }, 0, at(50n, 50n), at(51n, 49n), at(52n, 49n), at(53n, 50n)),
       [false, false, false, true]
     )
   })
 
+  it("or all of the same user, where each tells", () => {
+    const at = (backends: ReadonlyArray<Backend>, ...prepared: ReadonlyArray<string>) =>
+      seen(0, { isDirect: false, xid: 50n, xmin: 1n, backends, prepared: new Set(prepared) })
+    const writes = (pid: number, fields: Partial<Backend> = {}) => backend(pid, { hasWritten: true, ...fields })
+    assert.deepStrictEqual(ended({ _tag: "Commit" }, 0, at([backend(1), busy(2)])), [true])
+    assert.deepStrictEqual(
+      ended(
+        { _tag: "Commit" },
+        0,
+        at([writes(1), writes(2), writes(3)], "one"),
+        // Who comes later has nothing to do with it.
+        at([writes(2), writes(3, { transaction: "t2" }), writes(4)], "one", "two"),
+        at([writes(2, { started: "late" })], "one", "two"),
+        at([writes(2)], "two")
+      ),
+      [false, false, false, true]
+    )
+    // One that does not tell may have written since.
+    assert.deepStrictEqual(
+      ended({ _tag: "Commit" }, 0, at([writes(1)]), at([backend(1, { hasWritten: undefined })]), at([writes(1)])),
+      [false, false, false]
+    )
+  })
+
   it("on another server all begins anew", () => {
-    const at = (server: string, xid: bigint, xmin: bigint) => seen(0, { server, xid, xmin, isDirect: false })
+    const shy = [backend(2, { hasWritten: undefined })]
+    const at = (server: string, xid: bigint, xmin: bigint) =>
+      seen(0, { server, xid, xmin, isDirect: false, backends: shy })
     assert.deepStrictEqual(
       ended({ _tag: "Commit" }, 0, at("one", 50n, 50n), at("two", 60n, 60n), at("two", 61n, 60n)),
       [false, false, true]
@@ -206,7 +234,7 @@ describe("a statement elsewhere", () => {
 
 it("whatever it may have been: both", () => {
   const at = (millis: number, xmin: bigint, ...backends: ReadonlyArray<Backend>) =>
-    seen(millis, { isDirect: false, xid: 50n, xmin, backends })
+    seen(millis, { isDirect: false, xid: 50n, xmin, backends: [...backends, backend(1, { hasWritten: true })] })
   assert.deepStrictEqual(
     ended({ _tag: "Anything" }, 0, at(0, 40n), at(30_000, 49n), at(30_001, 50n)),
     [false, false, true]
@@ -233,7 +261,8 @@ it("what PostgreSQL answers is read: who tells nothing is not taken for one who 
         { ...one, state: "disabled" },
         { ...one, state: null, started: null },
         { ...one, state: "something new" }
-      ]
+      ],
+      prepared: ["now one"]
     },
     9,
     7
@@ -246,13 +275,15 @@ it("what PostgreSQL answers is read: who tells nothing is not taken for one who 
     xid: 12884901890n,
     xmin: 12884901888n,
     xmax: 12884901889n,
-    running: new Set([12884901888n])
+    running: new Set([12884901888n]),
+    prepared: new Set(["now one"])
   })
   assert.deepStrictEqual(backends.map(({ isBusy }) => isBusy), [false, true, false, undefined, undefined, undefined])
   assert.deepStrictEqual(backends.map(({ hasWritten }) => hasWritten), [false, true, false, false, undefined, false])
   assert.strictEqual(backends[1]!.beganMillis, 3.25)
   assert.isEmpty(
-    decode({ server: "", pid: 1, millis: 0, xid: "3", snapshot: "3:3:", backends: [] }, undefined, 0).running
+    decode({ server: "", pid: 1, millis: 0, xid: "3", snapshot: "3:3:", backends: [], prepared: [] }, undefined, 0)
+      .running
   )
 })
 
@@ -282,7 +313,7 @@ const open = Effect.gen(function*() {
   const asked: Array<number> = []
   const delivered: Array<string | undefined> = []
   let answer: (atMillis: number) => Effect.Effect<Observation, unknown> = (atMillis) =>
-    Effect.succeed(seen(atMillis, { isDirect: false, xmin: 0n }))
+    Effect.succeed(seen(atMillis, { isDirect: false, xmin: 0n, backends: [backend(1, { hasWritten: true })] }))
   const quarantine = yield* Quarantine.make({
     unserved,
     tally: new Tally(yield* Effect.context<never>()),
@@ -452,6 +483,7 @@ describe("what is in doubt", () => {
       yield* TestClock.adjust("20 seconds")
       answer(settles)
       yield* TestClock.adjust("20 seconds")
+      answer(() => Effect.never)
       yield* doubt("orders")
       assert.deepStrictEqual((yield* logs.messages).map((message) => message.slice(0, 21)), [
         "The outcome of a writ",

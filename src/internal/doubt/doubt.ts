@@ -4,7 +4,7 @@
  * | what was lost | it has ended when |
  * | --- | --- |
  * | COMMIT, of a transaction whose number is known | that transaction is none of those that run |
- * | COMMIT, else | its backend is gone, or has no transaction that wrote; or all transactions have ended that wrote before it was asked first |
+ * | COMMIT, else | its backend is gone, or has no transaction that wrote; else all transactions have ended that wrote before it was asked first, of the same user, or of anybody where the user's cannot be told |
  * | a statement, on a connection that ends at a backend | that backend is gone, or rests after it was seen at work |
  * | a statement, elsewhere: behind a pooler, or several at once on a connection | half a minute has passed, and every backend of the same user that was at work then has done what it did |
  * | nobody knows what | both |
@@ -17,7 +17,7 @@
  * begins anew, and so it does when the database could not be asked, since what kept us from asking may have kept the
  * write from arriving.
  */
-import type { Observation } from "./observe.ts"
+import type { Backend, Observation } from "./observe.ts"
 
 /** What is known of a write in doubt. */
 export type Doubt =
@@ -46,7 +46,7 @@ export type Doubt =
 /** For how long a write is in doubt where the database cannot tell. */
 export const windowMillis = 30_000
 /** After so long nothing is under way any more to a backend whose connection was lost. */
-export const forgottenMillis = 600_000
+const forgottenMillis = 600_000
 // Clocks of two machines go at about the same speed.
 const toleranceMillis = 1000
 
@@ -91,28 +91,49 @@ const watchBoth = (commit: Watch, statement: Watch): Watch => {
 const watchCommit = ({ pid, xid }: Omit<Doubt & { readonly _tag: "Commit" }, "_tag">): Watch => {
   let server: string | undefined
   let until: bigint | undefined
+  let writing: Map<string, string> | undefined
+  let prepared: ReadonlySet<string> = new Set()
   return {
     look: (seen) => {
       if (xid !== undefined) return hasEnded(xid, seen)
-      const isMoved = server !== undefined && server !== seen.server
-      server = seen.server
-      if (isMoved) {
+      if (server !== undefined && server !== seen.server) {
         pid = undefined
         until = undefined
+        writing = undefined
       }
+      server = seen.server
       if (pid !== undefined && seen.isDirect) {
         const backend = seen.backends.find((backend) => backend.pid === pid)
         if (backend === undefined || backend.hasWritten === false) return true
       }
       // By what the transactions that ran then are: the upper end of the snapshot would leave some of them out.
-      if (until !== undefined) return seen.xmin >= until
-      until = seen.xid
-      return false
+      if (until !== undefined && seen.xmin >= until) return true
+      until ??= seen.xid
+
+      // All of them are more than those that can be meant, unless somebody does not say whether he has written.
+      const now = new Map<string, string>()
+      for (const backend of seen.backends) {
+        if (backend.hasWritten === undefined) {
+          writing = undefined
+          return false
+        }
+        if (backend.hasWritten) now.set(nameOf(backend), backend.transaction)
+      }
+      if (writing === undefined) {
+        writing = now
+        prepared = seen.prepared
+      }
+      for (const [name, transaction] of writing) {
+        if (now.get(name) !== transaction) writing.delete(name)
+      }
+      return writing.size === 0 && ![...prepared].some((one) => seen.prepared.has(one))
     },
     miss: () => {},
     dueMillis: undefined
   }
 }
+
+const nameOf = ({ pid, started }: Pick<Backend, "pid" | "started">): string => `${pid} ${started}`
 
 /** Whether a transaction does not run any more, and is visible if it was committed: `pg_visible_in_snapshot`. */
 const hasEnded = (xid: bigint, { running, xmax, xmin }: Observation): boolean =>
@@ -160,7 +181,7 @@ const watchStatement = (
         working = new Map()
         for (const { beganMillis, isBusy, pid, started, statement, transaction } of seen.backends) {
           if (isBusy === true && (beganMillis ?? Infinity) >= sentMillis) {
-            working.set(`${pid} ${started}`, [transaction, statement])
+            working.set(nameOf({ pid, started }), [transaction, statement])
           }
           // What does not say what it does may have written, if not more.
           if (isBusy === undefined) until = seen.xid
@@ -168,7 +189,7 @@ const watchStatement = (
       } else {
         const busy = new Map(
           seen.backends.filter(({ isBusy }) => isBusy === true)
-            .map((backend) => [`${backend.pid} ${backend.started}`, backend])
+            .map((backend) => [nameOf(backend), backend])
         )
         for (const [name, [transaction, statement]] of working) {
           const backend = busy.get(name)

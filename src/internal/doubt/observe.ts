@@ -27,6 +27,8 @@ export interface Observation {
   readonly running: ReadonlySet<bigint>
   /** The other backends of the same user in the same database. */
   readonly backends: ReadonlyArray<Backend>
+  /** What the same user has prepared to commit in the same database. */
+  readonly prepared: ReadonlySet<string>
 }
 
 export interface Backend {
@@ -76,6 +78,7 @@ interface Answer {
     readonly transaction: string | null
     readonly statement: string | null
   }>
+  readonly prepared: ReadonlyArray<string>
 }
 
 // Idle in a transaction, a backend runs no statement that commits by itself. One that is starting runs nothing yet.
@@ -93,6 +96,7 @@ export const decode = (answer: Answer, pid: number | undefined, atMillis: number
     xmin: BigInt(xmin!),
     xmax: BigInt(xmax!),
     running: new Set(running!.split(",").filter((xid) => xid !== "").map(BigInt)),
+    prepared: new Set(answer.prepared),
     backends: answer.backends.map((backend) => ({
       pid: backend.pid,
       started: `${backend.started}`,
@@ -130,6 +134,10 @@ SELECT json_build_object(
     )), '[]')
     FROM pg_stat_activity b
     WHERE b.backend_type = 'client backend' AND b.datid = me.datid AND b.usesysid = me.usesysid AND b.pid <> me.pid
+  ),
+  'prepared', (
+    SELECT coalesce(json_agg(p.prepared::text || ' ' || p.gid), '[]')
+    FROM pg_prepared_xacts p WHERE p.database = me.datname AND p.owner = me.usename
   )
 )::text
 FROM pg_stat_activity me WHERE me.pid = pg_backend_pid()`

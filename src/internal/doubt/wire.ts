@@ -41,8 +41,8 @@ export class Wire {
     return wire
   }
 
-  /** A statement that notes here what it is sent on. */
-  watch<A extends object>(statement: Statement<A>): Statement<A> {
+  /** A statement that notes here what it is sent on; `isStream`: as a stream. */
+  watch<A extends object>(statement: Statement<A>, isStream = false): Statement<A> {
     const { acquirer, borrower } = statement as unknown as {
       readonly acquirer?: Effect.Effect<Connection, unknown, unknown>
       readonly borrower?: (use: (connection: Connection) => unknown) => unknown
@@ -50,9 +50,13 @@ export class Wire {
     if (!Effect.isEffect(acquirer)) return statement
     this.isWatched = true
     const note = (connection: Connection): Connection => this.connection = connection
-    return Object.assign(Object.create(statement), {
-      acquirer: Effect.map(acquirer, note),
-      borrower: borrower && ((use: (connection: Connection) => unknown) => borrower((one) => use(note(one))))
+    // A copy: to be the prototype of another object costs a statement more than all the rest. It is compiled when the
+    // statement is, so it sends what that one would.
+    return Object.assign(Object.create(Object.getPrototypeOf(statement)), statement, {
+      compile: (withoutTransform?: boolean) => statement.compile(withoutTransform),
+      ...(borrower === undefined || isStream
+        ? { acquirer: Effect.map(acquirer, note) }
+        : { borrower: (use: (connection: Connection) => unknown) => borrower((one) => use(note(one))) })
     })
   }
 
