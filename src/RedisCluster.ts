@@ -6,8 +6,9 @@
  *
  * 1. Nodes are connected when they are first needed, and one that cannot be reached
  *    fails the commands that need it, not the others and not the start of a program.
- * 2. Where a node fails, the layout of the cluster is asked for again, so a replica
- *    that has taken over is found, be the dead node one that this process never met.
+ * 2. Where a node fails or falls silent, the layout of the cluster is asked for again,
+ *    so a replica that has taken over is found, be the dead node one that this process
+ *    never met, or one that is frozen and closes no connection.
  * 3. A subscription whose node is lost goes on at another one.
  *
  * Needs the optional peer `redis`, so it is reached by its subpath.
@@ -81,8 +82,8 @@ export interface RedisClusterOptions extends Omit<ClientOptions, "rootNodes">, R
  * - A node that was connected once and is lost is connected again after 0.05 to 2
  *   seconds, without end, and commands for it wait, for 5 seconds at most, unless
  *   `defaults.disableOfflineQueue` is set. One that was never connected fails them at once.
- * - Where commands fail for want of a connection the layout is asked for again, once
- *   a second at most.
+ * - Where commands fail for want of a connection, or are not answered for a second, the
+ *   layout is asked for again, once a second at most.
  * - `subscribe` listens on one connection to one master, since a cluster passes every
  *   message to all nodes. If that node is lost, another one is subscribed to, and what
  *   was published meanwhile is missing, as `Redis` says of a subscription.
@@ -249,10 +250,25 @@ const make = Effect.fnUntraced(function*({ client: options, pool }: Settings) {
   })
   const client = yield* Effect.acquireRelease(open, close)
 
-  const stale = yield* Latch.make(false)
-  yield* stale.await.pipe(
-    Effect.andThen(stale.close),
-    Effect.andThen(Effect.ignore(Effect.tryPromise(() => client._slots.rediscover()))),
+  const clock = yield* Clock.Clock
+  const failed = yield* Latch.make(false)
+  /** Commands under way, oldest first. */
+  const pending = new Set<{ readonly key: string | undefined; readonly sinceMillis: number }>()
+  const refresh = Effect.gen(function*() {
+    // A node that is frozen or cut off fails nothing, and whoever asks it for the layout waits with all others.
+    const silent = new Set<string>()
+    for (const { key, sinceMillis } of pending) {
+      if (clock.currentTimeMillisUnsafe() - sinceMillis < refreshMillis) break
+      // Of one that is not connected yet nobody is told, and it is asked last.
+      if (key !== undefined) silent.add(yield* addressFor(client, key))
+    }
+    if (silent.size > 0 || failed.isOpen()) {
+      yield* failed.close
+      yield* Effect.tryPromise(() => client._slots.rediscover(undefined, silent))
+    }
+  })
+  yield* Effect.raceFirst(failed.await, Effect.sleep(refreshMillis)).pipe(
+    Effect.andThen(Effect.ignore(refresh)),
     Effect.andThen(Effect.sleep(refreshMillis)),
     Effect.forever,
     Effect.forkScoped
@@ -261,12 +277,21 @@ const make = Effect.fnUntraced(function*({ client: options, pool }: Settings) {
   const sendWith =
     (client: Client) =>
     <A = unknown>(command: string, ...args: ReadonlyArray<string>): Effect.Effect<A, Redis.RedisError> =>
-      Effect.tryPromise({
-        try: () => client.sendCommand(keyOf(command, args), false, [command, ...args]) as Promise<A>,
-        catch: (cause) => {
-          if (!(cause instanceof ErrorReply)) stale.openUnsafe()
-          return redisError(cause)
-        }
+      Effect.suspend(() => {
+        const key = keyOf(command, args)
+        const own = { key, sinceMillis: clock.currentTimeMillisUnsafe() }
+        pending.add(own)
+        // However long the caller waits.
+        const sent = (client.sendCommand(key, false, [command, ...args]) as Promise<A>).finally(() =>
+          pending.delete(own)
+        )
+        return Effect.tryPromise({
+          try: () => sent,
+          catch: (cause) => {
+            if (!(cause instanceof ErrorReply)) failed.openUnsafe()
+            return redisError(cause)
+          }
+        })
       })
 
   const redis = yield* Redis.make({
@@ -287,6 +312,17 @@ const make = Effect.fnUntraced(function*({ client: options, pool }: Settings) {
 })
 
 const addressOf = ({ host, port }: NodeAddress): string => `${host}:${port}`
+
+/** The node that has the slot of a key, as far as the client knows: none, where it is not connected. */
+const addressFor = (client: Client, key: string): Effect.Effect<string> =>
+  Effect.tryPromise(() => client.getNodeClientForKey(key)).pipe(
+    Effect.map((own) => {
+      for (const [address, node] of client.nodeByAddress) if (node.client === own) return address
+      return ""
+    }),
+    Effect.timeout("100 millis"),
+    Effect.orElseSucceed(() => "")
+  )
 
 /** Lets commands under way end. A node that does not answer would be waited for without end. */
 const close = (client: Client): Effect.Effect<void> =>

@@ -1325,6 +1325,6 @@ const history = Effect.fnUntraced(function*<R>(
   })
   for (let query = 0; query < queries.length; query++) {
     // What one shard has lost may cost the others what they hold, once it is noticed.
-    assert.isTrue((yield* canBeFilled(query)) || (stores[0].shards !== 1 && (yield* canBeFilled(query))))
+    assert.isTrue((yield* canBeFilled(query)) || ((stores[0].shards ?? 1) > 1 && (yield* canBeFilled(query))))
   }
 })

@@ -38,7 +38,7 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import type { CacheError } from "../../CacheError.ts"
+import { CacheError, StoreUnavailable } from "../../CacheError.ts"
 import type { LogicalClock } from "../../CacheStore.ts"
 import { bounded, type Mode, strict } from "./modes.ts"
 import type { Namespace, Openness, Shard } from "./namespace.ts"
@@ -87,6 +87,9 @@ export interface Opened {
   readonly ready: number
 }
 
+// How often the epoch may change while shards are opened.
+const maxAttempts = 8
+
 // For so long what the first shard has said is relied on.
 const confirmMillis = 1_000
 
@@ -100,7 +103,8 @@ export const makeGuard = (options: {
 
   const openAnew = Effect.fnUntraced(function*(namespace: Namespace) {
     const { shards } = namespace
-    for (let cleared = "";;) {
+    let cleared = ""
+    for (let attempt = 0; attempt < maxAttempts; attempt++) {
       const { at, ready } = yield* options.open(shards[0], shards.length, cleared)
       // Another reply may have told of a later epoch meanwhile.
       if (shards[0].seen?.epoch !== at.epoch) continue
@@ -111,6 +115,12 @@ export const makeGuard = (options: {
       yield* Effect.forEach(shards.slice(ready), options.clear, { concurrency: "unbounded", discard: true })
       cleared = at.epoch
     }
+    return yield* Effect.fail(
+      new CacheError({
+        operation: "lookup",
+        reason: new StoreUnavailable({ message: "The first shard begins one epoch after the other" })
+      })
+    )
   })
 
   /** One at a time for all who need it, and nobody's in particular. */
