@@ -4,6 +4,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -19,11 +20,12 @@ import { createHash } from "node:crypto"
 import {
   CachedQuery,
   CachedResolver,
-  CachedSqlClient,
+  type CachedSqlClient,
   CacheScope,
   CacheStore,
   Dependency,
   Invalidator,
+  MaterializedView,
   QueryCache,
   RedisStore,
   SessionToken,
@@ -135,13 +137,13 @@ const make = Effect.fnUntraced(function*(
   const gate = Gate.make(yield* connect)
   const redis = yield* connect
   const { lua } = Scripts.invalidate
-  const names = [lua, createHash("sha1").update(lua).digest("hex")]
+  const names = new Set([lua, createHash("sha1").update(lua).digest("hex")])
   /** Whether the writing process' invalidations fail. */
   const link = { isCut: false }
   const cut: Redis.Redis["Service"] = {
     ...redis,
     send: (...command) =>
-      link.isCut && names.includes(command[1]!)
+      link.isCut && names.has(command[1]!)
         ? Effect.fail(new Redis.RedisError({ cause: new Error("cut") }))
         : redis.send<any>(...command)
   }
@@ -252,6 +254,58 @@ describe("a session that reads what it has written in another process", () => {
         // What was asked for after that is held, and new enough.
         yield* eventually(reading(here, token, select), ([, level]) => level === "L1")
       }
+    }))
+})
+
+describe("what a session does", () => {
+  it.live("raises its token, in whatever form it writes", () =>
+    Effect.gen(function*() {
+      const { there } = yield* make()
+      const { sql } = there
+      const statement = sql`UPDATE orders SET version = version + 1`
+      const users = yield* there.run(CachedQuery.make("users", {
+        Key: Schema.Int,
+        Value: Schema.Int,
+        lookup: () => Effect.succeed(1)
+      }))
+      const invalidator = yield* there.run(Invalidator.Invalidator)
+      const writes: { readonly [name: string]: Effect.Effect<unknown, unknown> } = {
+        statement,
+        values: statement.values,
+        raw: statement.raw,
+        unprepared: statement.unprepared,
+        stream: Stream.runDrain(statement.stream),
+        schema: sql`ALTER TABLE orders ADD COLUMN note text`,
+        reserved: Effect.scoped(Effect.flatMap(sql.reserve, (connection) =>
+          connection.executeUnprepared("UPDATE orders SET version = 7", [], undefined))),
+        update: users.update(1, statement),
+        invalidate: users.invalidate(1),
+        invalidator: invalidator.invalidate({ tags: ["some"] }),
+        invalidating: there.run(Effect.void.pipe(Invalidator.invalidating({ tags: ["some"] })))
+      }
+      let last = SessionToken.empty
+      for (const [name, write] of Object.entries(writes)) {
+        const token = yield* tokenOf(there, write)
+        assert.match(SessionToken.encode(token), /^1~[\w-]{8}\.\w+-\w+-\w+$/, name)
+        // Later than the one before.
+        assert.isFalse(Equal.equals(token, last), name)
+        assert.isTrue(Equal.equals(SessionToken.merge(last, token), token), name)
+        last = token
+      }
+      assert.strictEqual(yield* tokenOf(there, select), SessionToken.empty)
+    }))
+
+  it.live("leaves a view as it is, and refreshes it by what was written", () =>
+    Effect.gen(function*() {
+      const { here, there } = yield* make()
+      yield* here.run(Effect.scoped(Effect.gen(function*() {
+        const view = yield* MaterializedView.make("version", { query: select })
+        assert.strictEqual(yield* view.get, 0)
+        const session = yield* SessionToken.make({ token: yield* tokenOf(there) })
+        assert.strictEqual(yield* SessionToken.provide(view.get, session), 0)
+        assert.strictEqual(yield* SessionToken.provide(view.refresh, session), 1)
+        assert.strictEqual(yield* view.get, 1)
+      })))
     }))
 })
 
@@ -386,7 +440,7 @@ describe("a write whose invalidation has not arrived", () => {
       assert.deepStrictEqual((yield* reading(here, token, other))[1], "session")
       // Here it is known.
       assert.deepStrictEqual(yield* reading(there, token, select), [1, "unserved"])
-      const [, kept] = yield* there.run(SessionToken.run(select, { token }))
+      const [, kept] = yield* there.run(SessionToken.run(other, { token }))
       assert.include(SessionToken.encode(kept), "B")
       assert.deepStrictEqual((yield* reading(there, token, other))[1], "absent")
       // Another write's clock does not end it.

@@ -185,16 +185,18 @@ export class Pilot {
             : { lease: undefined, reason: outcome.reason }
         }
         flight.at = lease
-        const isBehind = !answers(reading, lease)
+        const others = isOthers(outcome)
         // What the store has, or others read, may be from before the session's write. What is read here is not.
-        if (isBehind && (outcome._tag === "Hit" || isOthers(outcome))) return { lease: undefined, reason: "session" }
+        if ((outcome._tag === "Hit" || others) && !answers(reading, lease)) {
+          return { lease: undefined, reason: "session" }
+        }
         if (outcome._tag === "Hit") {
           // Another kind of value under the same key is to be replaced.
           if (!isHeld(reading, outcome)) return { lease, reason: "undecodable" }
           flight.settle(Exit.succeed(foundOf(outcome, now, true)))
           return undefined
         }
-        if (isHeld(reading, outcome) && !isBehind) flight.offer(foundOf(outcome, now, false))
+        if (isHeld(reading, outcome)) flight.offer(foundOf(outcome, now, false))
         if (isUnattended(flight) && !flight.isRefresh) {
           const begun = flights.becomeRefresh(flight, now)
           if (begun === "too many") tally.refreshed("too-many")
@@ -205,7 +207,6 @@ export class Pilot {
           }
         }
         const reason = outcome._tag === "Miss" ? outcome.reason : outcome._tag === "Stale" ? "expired" : "waited"
-        const others = isOthers(outcome)
         const refresh = others || lease.flight !== undefined
           ? undefined
           : flights.refreshing(reading.key, reading.basis, now)

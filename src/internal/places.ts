@@ -55,7 +55,7 @@ const maxDatabases = 8
 const maxMarks = 64
 
 /** The text of the longest token there is, about twice over. */
-export const maxLength = 4096
+const maxLength = 4096
 
 export const TokenTypeId = "~effect-query-cache/SessionToken"
 
