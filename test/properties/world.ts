@@ -360,7 +360,27 @@ const faults: Record<"fails" | "hangs", FlakyStore.Fault> = {
 }
 
 const staged = (step: Options["step"], operation: StoreOperation): FlakyStore.Fault => (proceed) =>
-  step(`to ${operation}`).pipe(Effect.andThen(proceed), Effect.tap(() => step(`from ${operation}`)))
+  step(`to ${operation}`).pipe(
+    Effect.andThen(proceed),
+    Effect.tap(() => operation === "lookup" ? Effect.void : step(`from ${operation}`))
+  )
+
+/** A store whose outcomes take a step to whoever asks. What it would tell to somebody who has left it takes back. */
+const answering = (store: Service, step: Options["step"]): Service => ({
+  ...store,
+  lookup: (key, dependencies, maxAgeMillis) =>
+    Effect.tap(
+      store.lookup(key, dependencies, maxAgeMillis),
+      ({ lease }) => Effect.onInterrupt(step("from lookup"), () => Effect.ignore(store.release(key, lease, "next")))
+    ),
+  lookupMany: (requests) =>
+    Effect.tap(
+      store.lookupMany(requests),
+      (outcomes) =>
+        Effect.onInterrupt(step("from lookup"), () =>
+          Effect.forEach(outcomes, ({ lease }, i) => Effect.ignore(store.release(requests[i].key, lease, "next"))))
+    )
+})
 
 export const make = Effect.fnUntraced(function*(
   given: Options
@@ -382,7 +402,9 @@ export const make = Effect.fnUntraced(function*(
       return state.refuses
     }
   })
-  const flaky = given.stores.map((store) => FlakyStore.make(store, given.isStaged || store.shared))
+  const flaky = given.stores.map((store) =>
+    FlakyStore.make(given.isStaged ? answering(store, step) : store, given.isStaged || store.shared)
+  )
   const processes = yield* Effect.forEach(flaky, ({ store }) =>
     Effect.gen(function*() {
       const context = yield* Layer.build(
