@@ -250,6 +250,7 @@ describe("changes of others", () => {
       readonly at: <B, E2, R>(
         effect: Effect.Effect<B, E2, R>
       ) => Effect.Effect<B, E2, Exclude<R, CachedSqlClient.Services>>
+      readonly elsewhere: <B, E2>(effect: Effect.Effect<B, E2, CachedSqlClient.Services>) => Effect.Effect<B, E2>
     }) => Effect.Effect<A, E, Scope.Scope>
   ) =>
     Effect.gen(function*() {
@@ -263,7 +264,8 @@ describe("changes of others", () => {
         server,
         here: yield* Effect.provide(PgClient.PgClient, here),
         there: yield* Effect.provide(PgClient.PgClient, there),
-        at: Effect.provide(here) as any
+        at: Effect.provide(here) as any,
+        elsewhere: Effect.provide(there)
       })
     })
 
@@ -304,26 +306,32 @@ describe("changes of others", () => {
       })
     ))
 
-  it.live("a flight from before a write elsewhere answers nobody who asks when the write is heard of", () =>
-    others(({ at, here, there, world }) =>
-      Effect.gen(function*() {
-        const cached = count(here).pipe(QueryCache.cached())
-        const heard = yield* at(listen(QueryCache.changes(Effect.as(count(here, "users"), "heard"))))
-        yield* next(heard)
-        // The old row is read, and on its way.
-        const arrives = yield* Deferred.make<void>()
-        world.before = () => Deferred.await(arrives)
-        const before = yield* Effect.forkChild(cached, { startImmediately: true })
-        while (world.queries < 2) yield* Effect.sleep(1)
-        world.before = () => Effect.void
-        yield* Effect.andThen(write(world, there, 2), there`UPDATE users SET n = 1`)
-        yield* next(heard)
-        assert.strictEqual(yield* cached, 2)
-        yield* Deferred.succeed(arrives, undefined)
-        assert.strictEqual(yield* Fiber.join(before), 1)
-        assert.strictEqual(yield* cached, 2)
-      })
-    ))
+  const invalidations = ["a write", "an invalidation of everything"] as const
+  it.live.each(invalidations)(
+    "a flight from before %s elsewhere answers nobody who asks when that is heard of",
+    (what) =>
+      others(({ at, elsewhere, here, there, world }) =>
+        Effect.gen(function*() {
+          const cached = count(here).pipe(QueryCache.cached())
+          const heard = yield* at(listen(QueryCache.changes(Effect.as(count(here, "users"), "heard"))))
+          yield* next(heard)
+          // The old row is read, and on its way.
+          const arrives = yield* Deferred.make<void>()
+          world.before = () => Deferred.await(arrives)
+          const before = yield* Effect.forkChild(cached, { startImmediately: true })
+          while (world.queries < 2) yield* Effect.sleep(1)
+          world.before = () => Effect.void
+          world.set("orders", 2)
+          if (what === "a write") yield* Effect.andThen(write(world, there, 2), there`UPDATE users SET n = 1`)
+          else yield* elsewhere(Invalidator.invalidate({ all: true }))
+          yield* next(heard)
+          assert.strictEqual(yield* cached, 2)
+          yield* Deferred.succeed(arrives, undefined)
+          assert.strictEqual(yield* Fiber.join(before), 1)
+          assert.strictEqual(yield* cached, 2)
+        })
+      )
+  )
 
   it.live("whoever listens after others have left does not wait for the next probe", () =>
     others(({ at, here }) =>

@@ -116,6 +116,7 @@ layer(Postgres.layerServer())("Review", (it) => {
       const sql = yield* SqlClient.SqlClient
       const seconds = (at: Date) =>
         sql`SELECT extract(epoch FROM ${at}::timestamptz)::int AS s FROM users WHERE id = 1`.pipe(QueryCache.cached())
+      yield* seconds(new Date(1000))
       const at = new Date(0)
       yield* Effect.all([sql`SELECT pg_sleep(0.05)`, seconds(at), Effect.sync(() => at.setTime(9000))], {
         concurrency: "unbounded"

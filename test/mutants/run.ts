@@ -1,6 +1,6 @@
 /**
  * Takes away one guard after the other and runs the tests that must notice: `npm run mutants`, or `npm run mutants --
- * tiered` for those of which the guard, the file or a race says so.
+ * tiered "by hand"` for those of which the guard, the file or a race says one of these.
  *
  * Works on a copy of the tree. The tests of a mutant are run without it first: they must pass, or their failure would
  * say nothing. Ends with an error if a mutant survives.
@@ -73,10 +73,11 @@ const runTests = (directory: string, { files, name }: Killer): Promise<Outcome> 
     })
   })
 
-const main = async (filter: string): Promise<void> => {
-  const wanted = mutants.filter(({ file, guard, races }) =>
-    [file, guard, ...races].some((text) => text.toLowerCase().includes(filter.toLowerCase()))
-  )
+const main = async (filters: ReadonlyArray<string>): Promise<void> => {
+  const wanted = mutants.filter(({ file, guard, races }) => {
+    const text = [file, guard, ...races].join("\n").toLowerCase()
+    return filters.length === 0 || filters.some((filter) => text.includes(filter.toLowerCase()))
+  })
   const directory = copy()
   const baselines = new Map<string, Outcome>()
   const bad: Array<string> = []
@@ -109,4 +110,4 @@ const main = async (filter: string): Promise<void> => {
   if (bad.length > 0 || wanted.length === 0) process.exitCode = 1
 }
 
-await main(process.argv.slice(2).join(" "))
+await main(process.argv.slice(2))

@@ -204,27 +204,11 @@ export const surfaces: ReadonlyArray<Mutant> = [
     killedBy: by("test/changes.test.ts", "a change while the effect runs")
   },
   {
-    guard: "a probe that does not come back",
-    races: [lostMessage],
-    file: changes,
-    find: "        if (this.isLive && this.probe !== undefined) {\n",
-    replace: "        if (this.isLive && this.probe === \"\") {\n",
-    killedBy: by("test/changes.test.ts")
-  },
-  {
     guard: "a clock that skips",
     races: [lostMessage],
     file: changes,
     find: "const isBehind = this.isBehind || hasSkipped\n",
     replace: "const isBehind = this.isBehind\n",
-    killedBy: by("test/changes.test.ts")
-  },
-  {
-    guard: "a subscription that has ended",
-    races: [lostMessage],
-    file: changes,
-    find: "      this.isBehind = true\n      this.setLive(false)\n      if (this.isFailing)",
-    replace: "      this.setLive(false)\n      if (this.isFailing)",
     killedBy: by("test/changes.test.ts")
   },
   {
