@@ -106,22 +106,20 @@ export class Touched {
   }
 
   /** What there is. */
-  get targets(): Dependency.Targets {
-    const targets = this.take()
-    this.add(targets)
-    return targets
+  peek(): Dependency.Targets {
+    for (const targets of this.begun) this.add(targets)
+    return {
+      stamps: [...this.stamps],
+      images: [...this.images],
+      all: this.all,
+      ...(this.schema ? { schema: this.schema } : undefined)
+    }
   }
 
   /** What there is, leaving nothing. */
   take(): Dependency.Targets {
-    for (const targets of this.begun) this.add(targets)
+    const targets = this.peek()
     this.begun.clear()
-    const targets: Dependency.Targets = {
-      stamps: [...this.stamps],
-      images: this.images,
-      all: this.all,
-      ...(this.schema ? { schema: this.schema } : undefined)
-    }
     this.schema = undefined
     this.stamps = new Set()
     this.images = []
@@ -390,19 +388,22 @@ export class Transactions {
       if (touched.isEmpty) return Effect.void
       const { fence } = touched
       touched.fence = undefined
-      const lifted = fence === undefined ? undefined : { fences: [fence.token] }
-      return this.delivery.deliver({ ...touched.take(), ...lifted })
+      const targets = touched.take()
+      const lifting = fence === undefined ? targets : { ...targets, fences: [fence.token] }
+      return this.delivery.deliver(lifting)
     })
   }
 
-  /** Puts up the fence of a transaction whose effect has succeeded. */
-  private fence(touched: Touched, generation: number | undefined): Effect.Effect<void, SqlError> {
-    return Effect.suspend(() => {
-      const { strict } = this
-      if (strict === undefined || touched.isEmpty) return Effect.void
+  /** Puts up the fence of a transaction once its effect has succeeded. */
+  private fenced<A, E, R>(effect: Effect.Effect<A, E, R>, touched: Touched): Effect.Effect<A, E | SqlError, R> {
+    const { strict } = this
+    if (strict === undefined) return effect
+    const generation = strict.generation()
+    return Effect.tap(effect, () => {
+      if (touched.isEmpty) return Effect.void
       touched.isFenced = true
       // Another trigger may have been fired than was known of when the write began.
-      const targets = strict.generation() === generation ? touched.targets : Dependency.allTargets
+      const targets = strict.generation() === generation ? touched.peek() : Dependency.allTargets
       return strict.fences.fence(targets, (fence) => {
         touched.fence = fence
       })
@@ -416,13 +417,11 @@ export class Transactions {
   ): Effect.Effect<A, E | SqlError, R> {
     let ended = false
     const deliver = this.deliver(touched)
-    const generation = this.strict?.generation()
     return this.client.withTransaction(
       // First in line: what the program itself registers to run after the commit may read through the cache.
       this.client.afterCommit(deliver).pipe(
         Effect.andThen(this.apply(scope?.settings ?? [])),
-        Effect.andThen(Effect.provideService(effect, this.current, touched)),
-        Effect.tap(() => this.fence(touched, generation)),
+        Effect.andThen(this.fenced(Effect.provideService(effect, this.current, touched), touched)),
         Effect.tap(() =>
           Effect.sync(() => {
             ended = true
