@@ -8,7 +8,6 @@ import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { createHash } from "node:crypto"
 import { InvalidOptionError } from "../src/CacheError.ts"
 import * as CacheStore from "../src/CacheStore.ts"
 import * as Dependency from "../src/Dependency.ts"
@@ -34,6 +33,7 @@ import {
   write
 } from "./CacheStoreTest.ts"
 import * as TestRedis from "./support/redis.ts"
+import * as WithoutGuard from "./support/withoutGuard.ts"
 
 const { row, table, tag } = Dependency
 
@@ -135,7 +135,7 @@ suite(
 interface Guard {
   readonly name: string
   /** The text of the guard in the scripts, and what stands there without it. */
-  readonly without: readonly [guard: string | RegExp, mutant: string]
+  readonly without: WithoutGuard.Without
   readonly layouts?: ReadonlyArray<Layout>
   readonly options?: RedisStore.RedisStoreOptions
   /** Whether all went right. */
@@ -598,20 +598,7 @@ const scripts: ReadonlyArray<{ readonly lua: string }> = [
   Scripts.invalidate,
   Shards.open
 ]
-const luaBySha = new Map(scripts.map(({ lua }) => [createHash("sha1").update(lua).digest("hex"), lua]))
-
-/** The same Redis, running scripts without a guard. */
-const withoutGuard = (redis: Redis.Redis["Service"], [guard, mutant]: Guard["without"]) => {
-  const changed = new Set<string>()
-  const send: typeof redis.send = (command, sha, ...args) => {
-    const lua = command === "EVALSHA" ? luaBySha.get(sha) : undefined
-    if (lua === undefined) return redis.send(command, sha, ...args)
-    const other = lua.replaceAll(guard, mutant)
-    if (other !== lua) changed.add(sha)
-    return redis.send("EVAL", other, ...args)
-  }
-  return { service: { ...redis, send }, changed: () => changed.size }
-}
+const withoutGuard = WithoutGuard.make(scripts)
 
 for (const layout of layouts) {
   layerTests(TestRedis.layer(), { excludeTestServices: true })(`RedisStore, ${layout}: guards`, (it) => {

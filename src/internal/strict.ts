@@ -107,7 +107,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const askAfter = ({ token, transaction }: ExpiredFence): Effect.Effect<void> =>
     Effect.gen(function*() {
       const status = yield* Effect.catchIf(
-        ask("SELECT pg_xact_status($1::text::xid8)", [transaction]),
+        ask("SELECT pg_catalog.pg_xact_status($1::text::xid8)", [transaction]),
         isUnheardOf,
         () => Effect.succeed(null)
       )
@@ -142,12 +142,12 @@ export const make = Effect.fnUntraced(function*(options: {
         health.guard("resolve", () => strict.barrier(namespace, { epoch, transaction, isPassed }), timeoutMillis)
       // Committed by itself, hence ended by the time it is told. The snapshot's xmax would be too low: transactions that
       // began before may get their ids later than that, and after they have read.
-      let transaction = known ?? String(yield* ask("SELECT pg_current_xact_id()::text"))
+      let transaction = known ?? String(yield* ask("SELECT pg_catalog.pg_current_xact_id()::text"))
       let pauseMillis = firstPauseMillis
       let isTold = false
       for (;;) {
         const isPassed = (yield* ask(
-          "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8",
+          "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= $1::text::xid8",
           [transaction]
         )) === true
         const state = yield* tell(transaction, isPassed)
@@ -179,7 +179,7 @@ export const make = Effect.fnUntraced(function*(options: {
   return {
     fence: (targets, standing) =>
       Effect.gen(function*() {
-        const transaction = yield* ask("SELECT pg_current_xact_id_if_assigned()::text")
+        const transaction = yield* ask("SELECT pg_catalog.pg_current_xact_id_if_assigned()::text")
         if (transaction === null) return
         const fence: Fence = { token: tokens(), transaction: String(transaction) }
         standing(fence)

@@ -453,16 +453,19 @@ export class Transactions {
       if (touched.isEmpty) return Effect.void
       const { fence } = touched
       touched.fence = undefined
-      const lifted = fence === undefined ? undefined : { fences: [fence.token] }
-      return this.delivery.deliver({ ...touched.take(), ...lifted })
+      const targets = touched.take()
+      const lifting = fence === undefined ? targets : { ...targets, fences: [fence.token] }
+      return this.delivery.deliver(lifting)
     })
   }
 
-  /** Puts up the fence of a transaction whose effect has succeeded. */
-  private fence(touched: Touched, generation: number | undefined): Effect.Effect<void, SqlError> {
-    return Effect.suspend(() => {
-      const { strict } = this
-      if (strict === undefined || touched.isEmpty) return Effect.void
+  /** Puts up the fence of a transaction once its effect has succeeded. */
+  private fenced<A, E, R>(effect: Effect.Effect<A, E, R>, touched: Touched): Effect.Effect<A, E | SqlError, R> {
+    const { strict } = this
+    if (strict === undefined) return effect
+    const generation = strict.generation()
+    return Effect.tap(effect, () => {
+      if (touched.isEmpty) return Effect.void
       touched.isFenced = true
       // Another trigger may have been fired than was known of when the write began.
       const targets = strict.generation() === generation ? touched.peek() : Dependency.allTargets
@@ -480,7 +483,6 @@ export class Transactions {
     let ended = false
     let wire = Wire.of(undefined)
     const deliver = this.deliver(touched)
-    const generation = this.strict?.generation()
     return this.client.withTransaction(
       // First in line: what the program itself registers to run after the commit may read through the cache.
       Effect.withFiber((fiber) => {
@@ -488,8 +490,7 @@ export class Transactions {
         return this.client.afterCommit(deliver)
       }).pipe(
         Effect.andThen(this.apply(scope?.settings ?? [])),
-        Effect.andThen(Effect.provideService(effect, this.current, touched)),
-        Effect.tap(() => this.fence(touched, generation)),
+        Effect.andThen(this.fenced(Effect.provideService(effect, this.current, touched), touched)),
         Effect.tap(() =>
           Effect.sync(() => {
             ended = true

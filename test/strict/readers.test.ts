@@ -55,7 +55,7 @@ layer(proxied, { excludeTestServices: true })("strict readers", (it) => {
       const answers = yield* Fiber.join(later)
       assert.deepStrictEqual(answers.map(([, name]) => name), ["Augusta", "Augusta", "Augusta"])
       // They were read once.
-      assert.deepStrictEqual(answers.map(([fate]) => fate).sort(), ["joined", "joined", "miss"])
+      assert.strictEqual(answers.filter(([fate]) => fate === "miss").length, 1)
       yield* warm(reader)
     }))
 
@@ -116,9 +116,7 @@ layer(proxied, { excludeTestServices: true })("strict readers", (it) => {
       const query = reader.sql<{ name: string }>`SELECT name FROM users WHERE id = 2`.pipe(
         QueryCache.cached({ timeToLive: "50 millis", staleWhileRevalidate: "1 minute", staleIfError: "1 minute" })
       )
-      yield* query
-      yield* pause(100)
-      assert.deepStrictEqual(yield* fateOf(query), ["stale", [{ name: "Grace" }]])
+      yield* eventually("stale", Effect.map(fateOf(query), ([fate]) => fate === "stale"))
       const gate = writer.gate.holdCommand("request", Scripts.invalidateStrict.lua)
       const writing = yield* Effect.forkChild(rename(writer, "Hopper", 2))
       yield* held(gate)
