@@ -24,6 +24,7 @@ import * as CacheScope from "./CacheScope.ts"
 import * as CacheStore from "./CacheStore.ts"
 import * as Fingerprinter from "./Fingerprinter.ts"
 import { transactionOf } from "./internal/anyTransaction.ts"
+import { Audits } from "./internal/audits.ts"
 import { Changes } from "./internal/changes.ts"
 import { CurrentConsulted } from "./internal/consulted.ts"
 import * as Deliveries from "./internal/delivery.ts"
@@ -507,17 +508,20 @@ const make = Effect.fnUntraced(function*(
   const transactions = new Transactions(client, current, delivery)
   const invalidator = Invalidator.make(transactions, naming)
 
+  const audits = new Audits()
+
   const engine: Engine = {
     facts: { namespace, schemaVersion: settings.schemaVersion, session: target.session },
     fingerprinter,
     store,
     health,
-    reader: new Reader({ store, flights, health, tally, lookupTimeoutMillis: settings.lookupTimeoutMillis }),
+    reader: new Reader({ store, flights, health, tally, audits, lookupTimeoutMillis: settings.lookupTimeoutMillis }),
     delivery,
     changes,
     transactions,
     naming,
     tally,
+    audits,
     rules: settings.rules,
     layerPolicy: settings.policy,
     names: new Set(),

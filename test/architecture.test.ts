@@ -38,6 +38,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
   [
     "Invalidator",
     "QueryCache",
+    "internal/audits",
     "internal/changes",
     "internal/delivery",
     "internal/engine",
@@ -58,6 +59,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
   ],
   [
     "Advisor",
+    "CacheAuditor",
     "CachedQuery",
     "CachedResolver",
     "CachedSqlClient",

@@ -16,6 +16,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -26,6 +27,7 @@ import type { Flight, Seat } from "./flights.ts"
 import { type Departure, foundOf, isHeld, longestPauseMillis, Pilot, type PilotOptions } from "./pilot.ts"
 import {
   type Answer,
+  type Found,
   isAhead,
   isFresh,
   isPaused,
@@ -33,6 +35,7 @@ import {
   type Landing,
   lateness,
   longestStale,
+  type Read,
   type Reading,
   takesLate,
   takesOf,
@@ -166,6 +169,7 @@ export class Reader {
             const reading = readings[index]
             const found = Exit.map(outcomes, (all) => all[i])
             if (Exit.isSuccess(found) && found.value._tag === "Hit" && isHeld(reading, found.value)) {
+              if (this.options.audits.isDue()) this.options.audits.take(fiber, reading, found.value, now)
               each(index, Exit.succeed(this.counted(reading, foundOf(found.value, now, true), false)))
               this.freshen(fiber, reading, found.value, now)
             } else {
@@ -190,6 +194,26 @@ export class Reader {
    */
   reload<A, E>(reading: Reading<A, E>): Effect.Effect<{ readonly value: A; readonly verdict: FillOutcome }, E> {
     return this.pilot.reload(reading)
+  }
+
+  /** What is served of a value now, without a word: to be compared, not to be served. */
+  look<A, E>(reading: Reading<A, E>): Effect.Effect<CacheStore.Kept | undefined> {
+    return Effect.withFiber((fiber) => {
+      const now = nowOf(fiber)
+      const kept = this.options.store.peek(reading.key, now)
+      if (kept !== undefined && kept.dependencies?.basis === reading.basis && isFresh(kept, reading.terms, now)) {
+        return Effect.succeed(kept)
+      }
+      return Effect.map(
+        this.pilot.lookAgain(reading),
+        (found) => found !== undefined && isFresh(found.kept, reading.terms, found.atMillis) ? found.kept : undefined
+      )
+    })
+  }
+
+  /** The services of a fiber that what runs apart from it may have. */
+  servicesOf(fiber: Fiber.Fiber<unknown, unknown>): Context.Context<never> {
+    return this.options.flights.servicesOf(fiber)
   }
 
   private begin<A, E>(
@@ -283,7 +307,17 @@ export class Reader {
     return joined && landing._tag === "Found" && landing.isFinal &&
         !isFresh(landing.kept, reading.terms, landing.atMillis)
       ? this.fetch(reading)
-      : Effect.map(this.hint(reading, landing, joined), () => this.counted(reading, landing, joined))
+      : Effect.map(
+        landing._tag === "Found" ? this.audited(reading, landing) : this.hint(reading, landing, joined),
+        () => this.counted(reading, landing, joined)
+      )
+  }
+
+  private audited<A, E>(reading: Reading<A, E>, { atMillis, kept }: Found): Effect.Effect<void> {
+    const { audits } = this.options
+    return isFresh(kept, reading.terms, atMillis) && audits.isDue()
+      ? Effect.withFiber((fiber) => Effect.sync(() => audits.take(fiber, reading, kept, atMillis)))
+      : Effect.void
   }
 
   private counted<A, E>(reading: Reading<A, E>, landing: Landing<A>, joined: boolean): Answer<A> {
@@ -320,8 +354,8 @@ export class Reader {
     }
   }
 
-  private hint<A, E>(reading: Reading<A, E>, landing: Landing<A>, joined: boolean): Effect.Effect<void> {
-    if (joined || landing._tag === "Found" || landing.reason === "paused") return Effect.void
+  private hint<A, E>(reading: Reading<A, E>, landing: Read<A>, joined: boolean): Effect.Effect<void> {
+    if (joined || landing.reason === "paused") return Effect.void
     return Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const hint = reading.habits.missed(landing.reason, reading.terms.adaptive === true, now)
       if (hint === undefined) return Effect.void
