@@ -279,13 +279,25 @@ describe("a scripted database", () => {
 
   it.effect("the query runs again as its caller, and outside of what the caller does", () =>
     Effect.gen(function*() {
-      const { database, findings, users } = yield* makeAudited()
+      const audited = yield* makeAudited()
+      const { database, findings, sql, users } = audited
       const scoped = users.pipe(CacheScope.provide({ tenant: "a", settings: { "app.tenant": "a" } }))
       yield* scoped
       const [queries] = yield* QueryCache.withInfo(Effect.andThen(scoped, TestClock.adjust("5 seconds")))
       assert.deepStrictEqual(queries.map(({ status }) => status), ["hit"])
       assert.deepStrictEqual(database.scopes, ["a", "a"])
       assert.strictEqual((yield* findings).fresh, 1)
+      const names = yield* audited.in(CachedQuery.make("name", {
+        Key: Schema.Int,
+        Value: Schema.Unknown,
+        lookup: (id) => sql`SELECT name FROM users WHERE id = ${id}`,
+        timeToLive: "1 hour",
+        dependencies: () => [Dependency.table("users")]
+      }))
+      yield* names.get(1)
+      const [values] = yield* QueryCache.withInfo(Effect.andThen(names.get(1), TestClock.adjust("5 seconds")))
+      assert.deepStrictEqual(values.map(({ status }) => status), ["hit"])
+      assert.strictEqual((yield* findings).fresh, 2)
     }))
 
   it.effect("takes a share, and no more than it may", () =>
