@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as References from "effect/References"
 import { parseArgs } from "node:util"
 import * as Database from "./database.ts"
-import { growth, limitsOf, type Look, soak } from "./soak.ts"
+import { beyond, cycle, growth, instanceLimits, limits, type Look, soak } from "./soak.ts"
 
 const { values } = parseArgs({
   options: { queries: { type: "string", default: "1000000" }, postgres: { type: "boolean", default: false } }
@@ -28,6 +28,7 @@ const tell = (look: Look) =>
 const options = {
   queries: Number(values.queries),
   textEvery: 5,
+  lookEvery: 5 * cycle,
   capacity: 10_000,
   maxDependencies: 200_000,
   timeToLiveMillis: 10_000,
@@ -35,19 +36,16 @@ const options = {
   onLook: tell
 }
 
-const { looks, stats } = await Effect.runPromise(
+const { instances, looks, stats } = await Effect.runPromise(
   Effect.provideService(soak(options), References.MinimumLogLevel, "Warn")
 )
-console.log(JSON.stringify(stats))
-const limits = limitsOf(options)
-for (const { counts, queries } of looks) {
-  for (const [name, limit] of Object.entries(limits)) {
-    if (counts[name]! > limit) {
-      console.error(`after ${queries} queries there are ${counts[name]} ${name}, and may be ${limit}`)
-      process.exitCode = 1
-    }
-  }
-}
+console.log(JSON.stringify({ instances, stats }))
+const excess = [
+  ...looks.flatMap(({ counts }) => beyond(counts, limits)),
+  ...beyond(instances, instanceLimits(options.capacity))
+]
+for (const line of excess) console.error(`There are ${line}`)
+if (excess.length > 0) process.exitCode = 1
 // All that has a limit has reached it by then.
 const settled = looks.filter(({ queries }) => queries >= 300_000)
 const figures = { heap: "heapBytes", resident: "residentBytes", Redis: "redisBytes" } as const

@@ -32,13 +32,15 @@ import { seeded } from "../bench/harness.ts"
 import * as Redis from "../support/redis.ts"
 
 /** After so many new texts all that is kept of texts is where it was. */
-const cycle = 20_000
+export const cycle = 20_000
 
 export interface SoakOptions {
   /** How many queries, all different but for one in twelve. */
   readonly queries: number
   /** Every how many queries there is a text that was never seen. */
   readonly textEvery: number
+  /** After how many queries there is a look. The first one is after half as many: what is new is not looked at. */
+  readonly lookEvery: number
   /** How many entries the process holds at most. */
   readonly capacity: number
   readonly maxDependencies: number
@@ -65,25 +67,43 @@ export interface Look {
 }
 
 /** How many there may be of each at rest. */
-export const limitsOf = ({ capacity }: Pick<SoakOptions, "capacity">): Readonly<Record<string, number>> => ({
-  // Known by segments, by compiled text, and by what is held of their answers.
-  forms: cycle + 10_000 + capacity + 100,
-  formNodes: cycle + 100,
-  keys: capacity + 100,
+export const limits: Readonly<Record<string, number>> = {
   flights: 0,
   fibers: 0,
   unserved: 0,
   listeners: 0,
   told: 1_024,
   names: 10_000
-})
+}
 
 const gc = (() => {
   V8.setFlagsFromString("--expose-gc")
   return runInNewContext("gc") as () => void
 })()
 
-const count = (constructor: Function): number => V8.queryObjects(constructor) as number
+/** How many there are in memory of what has no other list. It takes a second or two. */
+export const countInstances = (): Readonly<Record<string, number>> => ({
+  forms: V8.queryObjects(Form) as number,
+  formNodes: V8.queryObjects(FormNode) as number,
+  keys: V8.queryObjects(QueryKey) as number
+})
+
+/** What there may be of them. */
+export const instanceLimits = (capacity: number): Readonly<Record<string, number>> => ({
+  // Known by segments, by compiled text, and by what is held of their answers.
+  forms: cycle + 10_000 + capacity + 100,
+  formNodes: cycle + 100,
+  keys: capacity + 100
+})
+
+/** What there is more of than there may be. */
+export const beyond = (
+  counts: Readonly<Record<string, number>>,
+  limits: Readonly<Record<string, number>>
+): ReadonlyArray<string> =>
+  Object.entries(limits).flatMap(([name, limit]) =>
+    counts[name]! <= limit ? [] : [`${counts[name]} ${name}, and there may be ${limit}`]
+  )
 
 const look = Effect.fnUntraced(function*(
   server: Redis.Server,
@@ -107,9 +127,6 @@ const look = Effect.fnUntraced(function*(
   const { flights } = (reader as unknown as { readonly options: { readonly flights: Flights } }).options
   const { fibers } = flights as unknown as { readonly fibers: ReadonlySet<unknown> }
   const counts = {
-    forms: count(Form),
-    formNodes: count(FormNode),
-    keys: count(QueryKey),
     flights: flights.size + flights.refreshCount,
     fibers: fibers.size,
     unserved: groups.size,
@@ -221,12 +238,10 @@ export const soak = Effect.fnUntraced(function*(options: SoakOptions) {
   )
   const { engine } = Context.get(context, QueryCache.QueryCache)
   const looks: Array<Look> = []
-  const period = cycle * options.textEvery
   const run = yield* workload(options).pipe(Effect.provideContext(context))
   const begun = performance.now()
   for (let from = 0; from < options.queries;) {
-    // Half a cycle later than nothing: what is new from the beginning is not looked at.
-    const to = Math.min(options.queries, looks.length === 0 ? period / 2 : from + period)
+    const to = Math.min(options.queries, looks.length === 0 ? options.lookEvery / 2 : from + options.lookEvery)
     yield* Effect.forEach(Array.from({ length: to - from }, (_, i) => from + i), run, {
       concurrency: atOnce,
       discard: true
@@ -236,7 +251,7 @@ export const soak = Effect.fnUntraced(function*(options: SoakOptions) {
     looks.push(seen)
     options.onLook?.(seen)
   }
-  return { looks, stats: yield* Context.get(context, QueryCache.QueryCache).stats }
+  return { looks, instances: countInstances(), stats: yield* Context.get(context, QueryCache.QueryCache).stats }
 }, Effect.scoped)
 
 /** By how many bytes a figure grows with each query, by the line through the looks. */
