@@ -247,12 +247,7 @@ class Auditor implements Sampler {
 
   readonly interruptAll: Effect.Effect<void> = Effect.suspend(() => Fiber.interruptAll(this.fibers))
 
-  take(
-    fiber: Fiber.Fiber<unknown, unknown>,
-    reading: Reading<any, any>,
-    kept: CacheStore.Kept,
-    nowMillis: number
-  ): void {
+  readonly take: Sampler["take"] = (fiber, reading, kept, nowMillis) => {
     const { delayMillis, maxPerSecond } = this.settings
     this.gap = this.nextGap
     const sinceMillis = nowMillis - this.lastTakenMillis
@@ -337,7 +332,7 @@ class Auditor implements Sampler {
       this.logged.add(label)
       return Effect.andThen(
         Effect.logWarning(
-          `A stale answer is served from the cache (${label}): what it reads was changed, and nobody has invalidated it` +
+          `A stale answer is served from the cache (${label}): the database says something else, and no invalidation has reached it` +
             (this.settings.heal ? "; its tables are invalidated now" : "")
         ),
         heal

@@ -91,6 +91,16 @@ const makeAudited = Effect.fnUntraced(function*(
   }
 })
 
+/** Values by key, of the same table. */
+const makeNames = (audited: Effect.Success<ReturnType<typeof makeAudited>>) =>
+  audited.in(CachedQuery.make("name", {
+    Key: Schema.Int,
+    Value: Schema.Array(Schema.Struct({ name: Schema.optional(Schema.String) })),
+    lookup: (id) => audited.sql<{ name: string }>`SELECT name FROM users WHERE id = ${id}`,
+    timeToLive: "1 hour",
+    dependencies: (id) => [Dependency.row("users", { id })]
+  }))
+
 const auditorOf = <R>(
   context: Context.Context<QueryCache.QueryCache | R>,
   options?: CacheAuditor.CacheAuditorOptions
@@ -126,8 +136,8 @@ describe("a scripted database", () => {
       assert.strictEqual((yield* findings).stale, 2)
       const messages = (yield* (yield* Logs.Logs).messages).filter((message) => message.includes("stale"))
       assert.deepStrictEqual(messages, [
-        "A stale answer is served from the cache (SELECT * FROM users WHERE id = $1): what it reads was changed, and nobody " +
-        "has invalidated it; its tables are invalidated now"
+        "A stale answer is served from the cache (SELECT * FROM users WHERE id = $1): the database says something else, " +
+        "and no invalidation has reached it; its tables are invalidated now"
       ])
       // Another text is another matter; what stands in it is not told.
       database.rows = changed
@@ -280,20 +290,14 @@ describe("a scripted database", () => {
   it.effect("the query runs again as its caller, and outside of what the caller does", () =>
     Effect.gen(function*() {
       const audited = yield* makeAudited()
-      const { database, findings, sql, users } = audited
+      const { database, findings, users } = audited
       const scoped = users.pipe(CacheScope.provide({ tenant: "a", settings: { "app.tenant": "a" } }))
       yield* scoped
       const [queries] = yield* QueryCache.withInfo(Effect.andThen(scoped, TestClock.adjust("5 seconds")))
       assert.deepStrictEqual(queries.map(({ status }) => status), ["hit"])
       assert.deepStrictEqual(database.scopes, ["a", "a"])
       assert.strictEqual((yield* findings).fresh, 1)
-      const names = yield* audited.in(CachedQuery.make("name", {
-        Key: Schema.Int,
-        Value: Schema.Unknown,
-        lookup: (id) => sql`SELECT name FROM users WHERE id = ${id}`,
-        timeToLive: "1 hour",
-        dependencies: () => [Dependency.table("users")]
-      }))
+      const names = yield* makeNames(audited)
       yield* names.get(1)
       const [values] = yield* QueryCache.withInfo(Effect.andThen(names.get(1), TestClock.adjust("5 seconds")))
       assert.deepStrictEqual(values.map(({ status }) => status), ["hit"])
@@ -346,13 +350,7 @@ describe("a scripted database", () => {
       })
       const audited = yield* makeAudited({}, Layer.succeed(CacheStore.CacheStore, deaf))
       const { database, findings, sql, users } = audited
-      const names = yield* audited.in(CachedQuery.make("name", {
-        Key: Schema.Int,
-        Value: Schema.Array(Schema.Struct({ name: Schema.String })),
-        lookup: (id) => sql<{ name: string }>`SELECT name FROM users WHERE id = ${id}`,
-        timeToLive: "1 hour",
-        dependencies: (id) => [Dependency.row("users", { id })]
-      }))
+      const names = yield* makeNames(audited)
       for (const read of [users, names.get(1), names.getMany([1, 2])]) {
         yield* TestClock.adjust(1)
         yield* read
@@ -376,14 +374,8 @@ describe("a scripted database", () => {
   it.effect("values by key of this process", () =>
     Effect.gen(function*() {
       const audited = yield* makeAudited({ share: 0.5, maxPerSecond: 1_000 })
-      const { database, findings, sql } = audited
-      const names = yield* audited.in(CachedQuery.make("name", {
-        Key: Schema.Int,
-        Value: Schema.Array(Schema.Struct({ name: Schema.String })),
-        lookup: (id) => sql<{ name: string }>`SELECT name FROM users WHERE id = ${id}`,
-        timeToLive: "1 hour",
-        dependencies: (id) => [Dependency.row("users", { id })]
-      }))
+      const { database, findings } = audited
+      const names = yield* makeNames(audited)
       yield* names.getMany([1, 2])
       database.rows = [{ name: "Grace" }]
       for (let i = 0; i < 20; i++) {

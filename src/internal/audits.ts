@@ -35,12 +35,6 @@ export class Audits {
     return this.sampler !== undefined && --this.sampler.gap < 0
   }
 
-  take(
-    fiber: Fiber.Fiber<unknown, unknown>,
-    reading: Reading<any, any>,
-    kept: CacheStore.Kept,
-    nowMillis: number
-  ): void {
+  readonly take: Sampler["take"] = (fiber, reading, kept, nowMillis) =>
     this.sampler?.take(fiber, reading, kept, nowMillis)
-  }
 }

@@ -47,6 +47,7 @@ const works: { readonly [K in Work]: (i: number) => Effect.Effect<unknown, unkno
 const work = Effect.fnUntraced(function*({ fibers, millis, work }: Load) {
   const latencies: Array<number> = []
   const run = works[work]
+  const computed = process.cpuUsage()
   const begun = performance.now()
   const end = begun + millis
   let next = 0
@@ -60,10 +61,12 @@ const work = Effect.fnUntraced(function*({ fibers, millis, work }: Load) {
   })
   yield* Effect.all(Array.from({ length: fibers }, () => fiber), { concurrency: "unbounded", discard: true })
   const perSecond = latencies.length / (performance.now() - begun) * 1_000
+  const { system, user } = process.cpuUsage(computed)
+  const cpuMicros = (user + system) / latencies.length
   latencies.sort((a, b) => a - b)
   const step = Math.max(1, latencies.length / 2_000)
   const some = Array.from({ length: Math.floor(latencies.length / step) }, (_, i) => latencies[Math.floor(i * step)]!)
-  return { perSecond, latencies: some } satisfies LoadAnswer
+  return { perSecond, cpuMicros, latencies: some } satisfies LoadAnswer
 })
 
 const say = (message: unknown) => process.stdout.write(`${JSON.stringify(message)}\n`)

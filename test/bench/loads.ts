@@ -15,6 +15,8 @@ export interface Load {
 
 export interface LoadAnswer {
   readonly perSecond: number
+  /** What the process has computed for one. */
+  readonly cpuMicros: number
   /** Some of the milliseconds that one took, sorted. */
   readonly latencies: ReadonlyArray<number>
 }
@@ -22,5 +24,6 @@ export interface LoadAnswer {
 /** What several have done at once, or one after the other. */
 export const merge = (answers: ReadonlyArray<LoadAnswer>): LoadAnswer => ({
   perSecond: answers.reduce((sum, { perSecond }) => sum + perSecond, 0),
+  cpuMicros: answers.reduce((sum, { cpuMicros }) => sum + cpuMicros, 0) / answers.length,
   latencies: answers.flatMap(({ latencies }) => latencies).sort((a, b) => a - b)
 })
