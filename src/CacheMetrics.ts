@@ -13,6 +13,8 @@
  * | `query_cache_invalidations_total` | `outcome`: `delivered`, `queued`, `redelivered` | invalidations after writes and explicit calls |
  * | `query_cache_fences_resolved_total` | `outcome`: `committed`, `aborted`, `running` | expired fences, by what the database said of their writes |
  * | `query_cache_barrier` | | 1 while this process waits until transactions from before a loss in Redis have ended |
+ * | `query_cache_audits_total` | `outcome`: `fresh`, `stale`, `inconclusive`, `skipped` | hits that a `CacheAuditor` has taken |
+ * | `query_cache_stale_ratio` | | of what a `CacheAuditor` could judge, the share that was stale |
  * | `query_cache_undelivered` | | invalidations waiting for delivery now |
  * | `query_cache_doubts` | | tables, or sets of them, that writes have touched of which nobody knows yet how they ended |
  * | `query_cache_store_errors_total` | `operation`, `reason` | failures of the store |
@@ -103,6 +105,27 @@ export const hints = Metric.counter("query_cache_hints_total", {
 export const invalidations = Metric.counter("query_cache_invalidations_total", {
   description: "Invalidations after writes and explicit calls",
   incremental: true
+})
+
+/**
+ * Hits that a `CacheAuditor` has taken, by what it found.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const audits = Metric.counter("query_cache_audits_total", {
+  description: "Hits that were compared with the database",
+  incremental: true
+})
+
+/**
+ * Of the hits that a `CacheAuditor` could judge since its layer was built, the share that was stale.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const staleRatio = Metric.gauge("query_cache_stale_ratio", {
+  description: "Share of the judged hits that were stale"
 })
 
 /**

@@ -24,6 +24,7 @@ import * as CacheScope from "./CacheScope.ts"
 import * as CacheStore from "./CacheStore.ts"
 import * as Fingerprinter from "./Fingerprinter.ts"
 import { transactionOf } from "./internal/anyTransaction.ts"
+import { Audits } from "./internal/audits.ts"
 import { Changes } from "./internal/changes.ts"
 import { CurrentConsulted } from "./internal/consulted.ts"
 import * as Deliveries from "./internal/delivery.ts"
@@ -530,6 +531,8 @@ const make = Effect.fnUntraced(function*(
   )
   const invalidator = Invalidator.make(transactions, naming)
 
+  const audits = new Audits()
+
   const engine: Engine = {
     facts: { namespace, schemaVersion: settings.schemaVersion, session: target.session },
     fingerprinter,
@@ -540,6 +543,7 @@ const make = Effect.fnUntraced(function*(
       flights,
       health,
       tally,
+      audits,
       lookupTimeoutMillis: settings.lookupTimeoutMillis,
       met: strict?.met
     }),
@@ -550,6 +554,7 @@ const make = Effect.fnUntraced(function*(
     strict,
     naming,
     tally,
+    audits,
     rules: settings.rules,
     layerPolicy: settings.policy,
     names: new Set(),

@@ -6,6 +6,7 @@
  *
  * @since 0.1.0
  */
+export * as CacheAuditor from "./CacheAuditor.ts"
 export * as CachedQuery from "./CachedQuery.ts"
 export * as CachedResolver from "./CachedResolver.ts"
 export * as CachedSqlClient from "./CachedSqlClient.ts"

@@ -43,6 +43,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
   [
     "Invalidator",
     "QueryCache",
+    "internal/audits",
     "internal/changes",
     "internal/circuit",
     "internal/delivery",
@@ -67,6 +68,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
   ],
   [
     "Advisor",
+    "CacheAuditor",
     "CachedQuery",
     "CachedResolver",
     "CachedSqlClient",

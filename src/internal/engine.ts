@@ -9,6 +9,7 @@ import type * as CacheScope from "../CacheScope.ts"
 import type * as CacheStore from "../CacheStore.ts"
 import type * as Dependency from "../Dependency.ts"
 import type { Fingerprinter } from "../Fingerprinter.ts"
+import type { Audits } from "./audits.ts"
 import type { Changes } from "./changes.ts"
 import type { Delivery } from "./delivery.ts"
 import type { Naming } from "./naming.ts"
@@ -43,6 +44,7 @@ export interface Engine {
   /** What names mean. */
   readonly naming: Naming
   readonly tally: Tally
+  readonly audits: Audits
   readonly rules: Rules
   /** What holds where a call says nothing. */
   readonly layerPolicy: CachePolicy.Resolved

@@ -299,6 +299,11 @@ export class Flights {
 
   readonly interruptAll: Effect.Effect<void> = Effect.suspend(() => Fiber.interruptAll(this.fibers))
 
+  /** What a flight inherits of the services of a fiber. */
+  servicesOf(fiber: Fiber.Fiber<unknown, unknown>): Context.Context<never> {
+    return this.strip(fiber.context as Context.Context<any>)
+  }
+
   /** @internal */
   forget(flight: Flight<any, any>): void {
     this.joinable.delete(flight)
@@ -318,7 +323,7 @@ export class Flights {
     flight: Flight<A, E>,
     body: (flight: Flight<A, E>) => Effect.Effect<void>
   ): void {
-    const running = Effect.runForkWith(this.strip(fiber.context as Context.Context<any>))(body(flight))
+    const running = Effect.runForkWith(this.servicesOf(fiber))(body(flight))
     flight.fiber = running
     this.fibers.add(running)
     running.addObserver((exit) => {

@@ -332,7 +332,8 @@ export class Named<K, A, E> {
     const { engine, policy } = this
     return !this.inTransaction && this.ambient === undefined && this.collector === undefined &&
       this.consulted === undefined && engine.delivery.unserved.isEmpty && policy.refreshAhead === 0 &&
-      !this.isRuledOut && !engine.noop && (this.point === undefined || this.mayPeek(this.point))
+      !this.isRuledOut && !engine.noop && engine.audits.isIdle &&
+      (this.point === undefined || this.mayPeek(this.point))
   }
 
   private mayPeek(point: Point): boolean {
@@ -352,6 +353,7 @@ export class Named<K, A, E> {
 
   private peeked(count: number): void {
     this.engine.tally.hitL1(count)
+    this.engine.audits.pass(count)
     this.habits.hits += count
   }
 
@@ -407,13 +409,14 @@ export class Named<K, A, E> {
   ): Exit.Exit<A, E> | undefined {
     const { point } = reading
     if (point !== undefined && !this.mayPeek(point)) return undefined
-    const { reader } = this.engine
+    const { audits, reader } = this.engine
     const now = this.clock.currentTimeMillisUnsafe()
     const kept = reader.peek(reading.key, this.basis, this.policy, now)
     if (kept === undefined) return undefined
     this.habits.hits++
     reader.freshen(fiber, reading, kept, now)
     const stale = !isFresh(kept, this.policy, now)
+    if (!stale && audits.isDue()) audits.take(fiber, reading, kept, now)
     this.inform(into, reading.key, {
       status: stale ? "stale" : "hit",
       level: kept.level,

@@ -31,6 +31,7 @@ import * as Random from "effect/Random"
 import type { CacheError } from "../CacheError.ts"
 import type * as CacheStore from "../CacheStore.ts"
 import type * as Dependency from "../Dependency.ts"
+import type { Audits } from "./audits.ts"
 import { type Flight, type Flights, takesNothing } from "./flights.ts"
 import { type Admission, answers, type Found, isPaused, type Landing, longestStale, type Reading } from "./reading.ts"
 import type { StoreHealth } from "./storeHealth.ts"
@@ -41,6 +42,7 @@ export interface PilotOptions {
   readonly flights: Flights
   readonly health: StoreHealth
   readonly tally: Tally
+  readonly audits: Audits
   readonly lookupTimeoutMillis: number
   /** Takes note of why a store that is kept strict serves nothing. */
   readonly met?: ((bypass: CacheStore.Bypass) => void) | undefined

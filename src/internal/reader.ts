@@ -16,6 +16,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -27,6 +28,7 @@ import { type Departure, foundOf, isHeld, longestPauseMillis, Pilot, type PilotO
 import {
   type Answer,
   answers,
+  type Found,
   isAhead,
   isFresh,
   isPaused,
@@ -34,6 +36,7 @@ import {
   type Landing,
   lateness,
   longestStale,
+  type Read,
   type Reading,
   takesLate,
   takesOf,
@@ -185,6 +188,7 @@ export class Reader {
               Exit.isSuccess(found) && found.value._tag === "Hit" && isHeld(reading, found.value) &&
               answers(reading, found.value.lease)
             ) {
+              if (this.options.audits.isDue()) this.options.audits.take(fiber, reading, found.value, now)
               each(index, Exit.succeed(this.counted(reading, foundOf(found.value, now, true), false)))
               this.freshen(fiber, reading, found.value, now)
             } else {
@@ -214,6 +218,26 @@ export class Reader {
   /** The flight that a reading may join. */
   private find<A, E>({ basis, key, point }: Reading<A, E>, nowMillis: number): Flight<any, any> | undefined {
     return this.options.flights.find(key, basis, nowMillis, point?.reflects)
+  }
+
+  /** What is served of a value now, without a word: to be compared, not to be served. */
+  look<A, E>(reading: Reading<A, E>): Effect.Effect<CacheStore.Kept | undefined> {
+    return Effect.withFiber((fiber) => {
+      const now = nowOf(fiber)
+      const kept = this.options.store.peek(reading.key, now)
+      if (kept !== undefined && kept.dependencies?.basis === reading.basis && isFresh(kept, reading.terms, now)) {
+        return Effect.succeed(kept)
+      }
+      return Effect.map(
+        this.pilot.lookAgain(reading),
+        (found) => found !== undefined && isFresh(found.kept, reading.terms, found.atMillis) ? found.kept : undefined
+      )
+    })
+  }
+
+  /** The services of a fiber that what runs apart from it may have. */
+  servicesOf(fiber: Fiber.Fiber<unknown, unknown>): Context.Context<never> {
+    return this.options.flights.servicesOf(fiber)
   }
 
   private begin<A, E>(
@@ -315,7 +339,17 @@ export class Reader {
     return joined && landing._tag === "Found" && landing.isFinal &&
         !(isFresh(landing.kept, reading.terms, landing.atMillis) && answers(reading, landing.at))
       ? this.fetch(reading)
-      : Effect.map(this.hint(reading, landing, joined), () => this.counted(reading, landing, joined))
+      : Effect.map(
+        landing._tag === "Found" ? this.audited(reading, landing) : this.hint(reading, landing, joined),
+        () => this.counted(reading, landing, joined)
+      )
+  }
+
+  private audited<A, E>(reading: Reading<A, E>, { atMillis, kept }: Found): Effect.Effect<void> {
+    const { audits } = this.options
+    return isFresh(kept, reading.terms, atMillis) && audits.isDue()
+      ? Effect.withFiber((fiber) => Effect.sync(() => audits.take(fiber, reading, kept, atMillis)))
+      : Effect.void
   }
 
   private counted<A, E>(reading: Reading<A, E>, landing: Landing<A>, joined: boolean): Answer<A> {
@@ -356,10 +390,8 @@ export class Reader {
     }
   }
 
-  private hint<A, E>(reading: Reading<A, E>, landing: Landing<A>, joined: boolean): Effect.Effect<void> {
-    if (joined || landing._tag === "Found" || landing.reason === "paused" || isBypass(landing.reason)) {
-      return Effect.void
-    }
+  private hint<A, E>(reading: Reading<A, E>, landing: Read<A>, joined: boolean): Effect.Effect<void> {
+    if (joined || landing.reason === "paused" || isBypass(landing.reason)) return Effect.void
     return Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const hint = reading.habits.missed(landing.reason, reading.terms.adaptive === true, now)
       if (hint === undefined) return Effect.void

@@ -72,7 +72,10 @@ export interface Answer<A> {
 }
 
 /** What a flight brings home: what the store has kept, or what the query has read. */
-export type Landing<A> = Found | {
+export type Landing<A> = Found | Read<A>
+
+/** What the query has read. */
+export interface Read<A> {
   readonly _tag: "Read"
   readonly stored: unknown
   value: A | undefined

@@ -78,7 +78,7 @@ export const makeStatements = (decoration: Decoration): {
   readonly wrap: (statement: Statement.Statement<any>) => Statement.Statement<any>
 } => {
   const { client, defaultPolicy, engine, forms } = decoration
-  const { naming, reader, sessions, tally, transactions } = engine
+  const { audits, naming, reader, sessions, tally, transactions } = engine
   const isShared = client.config.multiplex === true
   const kindOf = (run: Run): Kind | undefined => {
     const kind = kinds[run]
@@ -355,9 +355,13 @@ export const makeStatements = (decoration: Decoration): {
     if (kept !== undefined) {
       form.habits.hits++
       const stale = !isFresh(kept, plan.policy, now)
-      if (stale || plan.policy.refreshAhead > 0) {
+      const isAudited = !stale && audits.isDue()
+      if (stale || plan.policy.refreshAhead > 0 || isAudited) {
         const reading = readingOf(self, run, plan, key, parameters)
-        if (reading !== undefined) reader.freshen(fiber, reading, kept, now)
+        if (reading !== undefined) {
+          reader.freshen(fiber, reading, kept, now)
+          if (isAudited) audits.take(fiber, reading, kept, now)
+        }
       }
       if (collector !== undefined) {
         inform(collector, form, plan, key, {

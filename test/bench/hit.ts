@@ -9,6 +9,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import type * as SqlClient from "effect/sql/SqlClient"
 import * as SqlSchema from "effect/sql/SqlSchema"
+import * as CacheAuditor from "../../src/CacheAuditor.ts"
 import * as CachedSqlClient from "../../src/CachedSqlClient.ts"
 import * as CacheStore from "../../src/CacheStore.ts"
 import * as QueryCache from "../../src/QueryCache.ts"
@@ -92,6 +93,17 @@ export const run = async (): Promise<ReadonlyArray<Result>> => {
     0.6,
     (client, i) => client === base ? findBase((i % 1000) + 1) : findCached((i % 1000) + 1)
   )
+  const auditor = CacheAuditor.layer({ share: 0.01 }).pipe(Layer.provide(Layer.succeedContext(context)))
+  const hits = repeat((i) => cached(one(sql, i)))
+  const audited = await compare("a hit, without an auditor and with one", [
+    { name: "hit", run: hits },
+    {
+      name: "audited",
+      // The layer is built once for each sample.
+      run: (times) => Effect.runPromise(Effect.provide(Effect.promise(() => hits(times)), auditor))
+    }
+  ], { clock: "cpu", samples: 15 })
+  results.push({ name: "- hit with an auditor / hit", ratio: audited.ratio("audited", "hit") })
   await Effect.runPromise(Scope.close(scope, Exit.void))
   return results
 }

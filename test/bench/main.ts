@@ -14,6 +14,7 @@ const benches = [
   "l1",
   "codec",
   "herd",
+  "load",
   "wire",
   "coalesce",
   "tiered",

@@ -17,6 +17,7 @@ import { CacheError, StoreUnavailable } from "../../src/CacheError.ts"
 import * as CachePolicy from "../../src/CachePolicy.ts"
 import * as CacheStore from "../../src/CacheStore.ts"
 import * as Dependency from "../../src/Dependency.ts"
+import { Audits } from "../../src/internal/audits.ts"
 import { Flights } from "../../src/internal/flights.ts"
 import { Habits } from "../../src/internal/habits.ts"
 import * as Places from "../../src/internal/places.ts"
@@ -99,7 +100,7 @@ const makeProcess = (
   // However small the steps of its callers are, a flight takes its own.
   const flights = new Flights([Scheduler.MaxOpsBeforeYield], maxRefreshes === undefined ? {} : { maxRefreshes })
   const health = StoreHealth.make(tally, { timed: store.shared })
-  const reader = new Reader({ store, flights, health, tally, lookupTimeoutMillis: 50 })
+  const reader = new Reader({ store, flights, health, tally, audits: new Audits(), lookupTimeoutMillis: 50 })
   const reading = (options: Options = {}): Reading<number, string> => {
     const dependencies = options.dependencies ?? orders
     return {

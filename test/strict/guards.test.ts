@@ -239,7 +239,11 @@ const guards: ReadonlyArray<Guard> = [
     scenario: Effect.fnUntraced(function*(on) {
       yield* open(on)
       yield* command(on, "UNLINK", "meta")
-      yield* on.store.strict!.barrier(on.key.namespace, { epoch: "1-strict.before@0", transaction: "7", isPassed: true })
+      yield* on.store.strict!.barrier(on.key.namespace, {
+        epoch: "1-strict.before@0",
+        transaction: "7",
+        isPassed: true
+      })
       return (yield* outcomeOf(on)) === "barrier"
     })
   },

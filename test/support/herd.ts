@@ -30,19 +30,27 @@ export interface HerdAnswer {
   readonly queries: number
 }
 
-export interface HerdProcess {
-  readonly ask: (herd: Herd) => Effect.Effect<HerdAnswer>
+export type HerdProcess = Process<Herd, HerdAnswer>
+
+/** A process that answers what it is asked, one thing after the other. */
+export interface Process<in Asked, out Answer> {
+  readonly ask: (asked: Asked) => Effect.Effect<Answer>
   /** Ends it here and now, with nothing put in order. */
   readonly kill: Effect.Effect<void>
 }
 
-export const start = Effect.fnUntraced(function*(
-  settings: HerdSettings
-): Effect.fn.Return<HerdProcess, never, Scope.Scope> {
+export const start = (settings: HerdSettings): Effect.Effect<HerdProcess, never, Scope.Scope> =>
+  launch(join(import.meta.dirname, "herdProcess.ts"), { HERD: JSON.stringify(settings) })
+
+/** Runs a module that says when it is ready, and answers each line of its input by a line, both of JSON. */
+export const launch = Effect.fnUntraced(function*<Asked, Answer>(
+  module: string,
+  env: Readonly<Record<string, string>>
+): Effect.fn.Return<Process<Asked, Answer>, never, Scope.Scope> {
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
-      spawn(process.execPath, [join(import.meta.dirname, "herdProcess.ts")], {
-        env: { PATH: process.env.PATH, HERD: JSON.stringify(settings) },
+      spawn(process.execPath, [module], {
+        env: { PATH: process.env.PATH, ...env },
         stdio: ["pipe", "pipe", "inherit"]
       })
     ),
@@ -51,14 +59,14 @@ export const start = Effect.fnUntraced(function*(
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   const next = Effect.promise(async () => {
     const { done, value } = await lines.next()
-    if (done === true) throw new Error("a process of the herd has ended")
+    if (done === true) throw new Error(`a process has ended: ${module}`)
     return JSON.parse(value)
   })
   yield* next
   return {
-    ask: (herd) =>
+    ask: (asked) =>
       Effect.suspend(() => {
-        child.stdin.write(`${JSON.stringify(herd)}\n`)
+        child.stdin.write(`${JSON.stringify(asked)}\n`)
         return next
       }),
     kill: Effect.promise(async () => {
