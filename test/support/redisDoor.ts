@@ -195,9 +195,11 @@ class Link {
 
   private weatherOf(way: "up" | "down"): ReadonlyArray<Weather> {
     // Most of the time there is none.
-    return this.weathers.size === 0 ? noWeather : Array.from(this.weathers).filter((weather) =>
-      (weather.of === undefined || weather.of === this.kind) && (weather.way === undefined || weather.way === way)
-    )
+    return this.weathers.size === 0 ?
+      noWeather :
+      Array.from(this.weathers).filter((weather) =>
+        (weather.of === undefined || weather.of === this.kind) && (weather.way === undefined || weather.way === way)
+      )
   }
 }
 

@@ -31,8 +31,11 @@ export const set = (
   settings: { readonly [name: string]: string }
 ): Effect.Effect<void, never, Scope.Scope> => {
   const apply = (all: ReadonlyArray<readonly [string, string]>) => server.command("CONFIG", "SET", ...all.flat())
-  const known = Effect.forEach(Object.keys(settings), (name) =>
-    Effect.map(server.command("CONFIG", "GET", name), (found): readonly [string, string] => [name, found[name]]))
+  const known = Effect.forEach(
+    Object.keys(settings),
+    (name) =>
+      Effect.map(server.command("CONFIG", "GET", name), (found): readonly [string, string] => [name, found[name]])
+  )
   return Effect.acquireRelease(Effect.tap(known, () => apply(Object.entries(settings))), apply)
 }
 

@@ -45,9 +45,7 @@ export const make = Effect.fnUntraced(function*(
       target.port = to.port
       return door.cut()
     }, { discard: true })
-  const follow = Effect.suspend(() =>
-    replica.server.command("REPLICAOF", "127.0.0.1", `${primary.link.port}`)
-  )
+  const follow = Effect.suspend(() => replica.server.command("REPLICAOF", "127.0.0.1", `${primary.link.port}`))
   const inSync = Effect.suspend(() =>
     until(
       "a replica in sync",
