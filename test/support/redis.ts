@@ -45,7 +45,8 @@ export class RedisServer extends Context.Service<RedisServer, Server>()("test/Re
 export type Settings = { readonly [name: string]: string }
 
 export const makeServer = Effect.fnUntraced(function*(
-  settings: Settings = {}
+  settings: Settings = {},
+  portOf: () => Promise<number> = freePort
 ): Effect.fn.Return<Server, never, Scope.Scope> {
   const directory = yield* Effect.acquireRelease(
     Effect.promise(() => mkdtemp(join(tmpdir(), "redis-"))),
@@ -74,7 +75,7 @@ export const makeServer = Effect.fnUntraced(function*(
   const port = yield* Effect.promise(async () => {
     // A free port may be taken before the server gets to it.
     for (let attempt = 0;; attempt++) {
-      const port = await freePort()
+      const port = await portOf()
       try {
         await run(port)
         return port
