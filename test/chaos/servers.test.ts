@@ -282,7 +282,7 @@ const single = Effect.map(Single.make({ maxStalenessMillis }), (topology) => ({
   ...topology,
   current: () => topology.server
 }))
-const replica = Effect.map(Replica.make({ maxStalenessMillis }), (topology) => ({
+const replica = Effect.map(Replica.make({ maxStalenessMillis, provesHits: true }), (topology) => ({
   ...topology,
   current: topology.primary
 }))

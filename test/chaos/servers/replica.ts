@@ -23,14 +23,23 @@ export interface Replicated extends Topology {
   readonly primary: () => TestRedis.Server
   readonly replica: () => TestRedis.Server
   /**
-   * Two primaries at once, of which the deposed one accepts writes. No cache over Redis can keep a promise meanwhile:
-   * the workers that still talk to it hear nothing of the others. Not among the faults.
+   * Two primaries at once, of which the deposed one accepts writes: its workers hear nothing of the others, and what it
+   * was told the other one never hears. No promise holds then, so it is not among the faults.
    */
   readonly split: Fault
+  /**
+   * Two primaries at once, of which the deposed one has refused writes since before the other one was. Among the faults
+   * where the workers ask more of a hit than that Redis answers: `RedisStore` does not.
+   */
+  readonly fencedSplit: Fault
+}
+
+export interface ReplicaOptions extends Options {
+  readonly provesHits: boolean
 }
 
 export const make = Effect.fnUntraced(function*(
-  { maxStalenessMillis }: Options
+  { maxStalenessMillis, provesHits }: ReplicaOptions
 ): Effect.fn.Return<Replicated, never, Scope.Scope> {
   const member = Effect.gen(function*() {
     const server = yield* TestRedis.makeServer({ "repl-diskless-sync-delay": "0" })
@@ -147,6 +156,7 @@ export const make = Effect.fnUntraced(function*(
         yield* lead(primary.server)
       })).pipe(Effect.andThen(settle)))
 
+  const fencedSplit = apart("deposed, and refusing writes", true)
   return {
     name: "replica",
     primary: () => primary.server,
@@ -173,8 +183,9 @@ export const make = Effect.fnUntraced(function*(
       handover,
       failover("killed, and its replica promoted", () => 0),
       failover("killed, and a replica promoted that lagged", (random) => between(random, 50, maxStalenessMillis)),
-      apart("deposed, and refusing writes", true)
+      ...(provesHits ? [fencedSplit] : [])
     ],
+    fencedSplit,
     split: apart("deposed, and accepting writes", false)
   }
 })
