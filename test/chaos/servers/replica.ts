@@ -29,7 +29,7 @@ export interface Replicated extends Topology {
   readonly split: Fault
   /**
    * Two primaries at once, of which the deposed one has refused writes since before the other one was. Among the faults
-   * where the workers ask more of a hit than that Redis answers: `RedisStore` does not.
+   * where all the workers want proof of it before they believe a hit: only the backplane does.
    */
   readonly fencedSplit: Fault
 }
