@@ -166,7 +166,7 @@ describe("a connection of which nothing comes any more is replaced", () => {
       assert.strictEqual(yield* other.command("GET", "key"), "value")
     }), 20_000)
 
-  it.live("and no other: one that is slow, refuses writes, or is only just asked again", () =>
+  it.live("and no other: one that is slow or busy, refuses writes, or is only just asked again", () =>
     Effect.gen(function*() {
       const { door, redis, replaced, server } = yield* through()
       yield* works(redis)
@@ -182,6 +182,14 @@ describe("a connection of which nothing comes any more is replaced", () => {
         assert.isFalse(yield* asked(redis, "SET", "key", "value"))
         yield* Effect.sleep(20)
       }
+      yield* server.command("CONFIG", "SET", "lua-time-limit", "10")
+      yield* Effect.forkScoped(Effect.ignoreCause(server.command("EVAL", "while true do end", "0")))
+      for (const start = performance.now(); performance.now() - start < replaceAfterMillis * 2;) {
+        yield* asked(redis)
+        yield* Effect.sleep(20)
+      }
+      assert.include(String((yield* Effect.flip(redis.send("PING"))).cause), "BUSY")
+      yield* server.command("SCRIPT", "KILL")
       // A while without an answer, and a long one without a question.
       yield* server.pause
       assert.isFalse(yield* asked(redis))
