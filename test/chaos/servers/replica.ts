@@ -35,11 +35,12 @@ export interface Replicated extends Topology {
 }
 
 export interface ReplicaOptions extends Options {
-  readonly provesHits: boolean
+  /** Whether all workers want proof that Redis accepts writes before they believe a hit. */
+  readonly provesHits?: boolean
 }
 
 export const make = Effect.fnUntraced(function*(
-  { maxStalenessMillis, provesHits }: ReplicaOptions
+  { maxStalenessMillis, provesHits = false }: ReplicaOptions
 ): Effect.fn.Return<Replicated, never, Scope.Scope> {
   const member = Effect.gen(function*() {
     const server = yield* TestRedis.makeServer({ "repl-diskless-sync-delay": "0" })
