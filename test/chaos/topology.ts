@@ -16,7 +16,11 @@ export interface Fault {
 export interface Topology {
   readonly name: "single" | "replica" | "cluster"
   /** A connection for one more worker: each worker has doors (proxies) of its own, so that faults may hit one of them. */
-  readonly connect: Effect.Effect<{ readonly connection: Connection; readonly faults: ReadonlyArray<Fault> }, never, Scope.Scope>
+  readonly connect: Effect.Effect<
+    { readonly connection: Connection; readonly faults: ReadonlyArray<Fault> },
+    never,
+    Scope.Scope
+  >
   /** Faults of the servers themselves. */
   readonly faults: ReadonlyArray<Fault>
 }
