@@ -11,7 +11,7 @@
  * | rule | what it wants |
  * | --- | --- |
  * | `own` | no read is older than what its process had written when it began |
- * | `bounded` | no answer of the cache is older than what was delivered Δ before it was asked for; Δ is 0 without a backplane |
+ * | `bounded` | no answer of the cache is older than what was delivered Δ before it was asked for; Δ is 0 without a backplane. One that is shared with who asked before may be as old as that question |
  * | `strict` | in a strict namespace no answer of the cache is older than what was known when it was asked for |
  * | `ttl` | no answer of the cache is older than what was known a time to live before |
  * | `database` | what the database answers is what was known, at least: else the history itself is wrong |
@@ -148,7 +148,8 @@ export const check = (history: () => Iterable<Event>, promises: Promises): Repor
     if (status === "miss" || status === "bypass") want("database", facts.known, begin)
     if (isAnswered) {
       if (mode === "strict") want("strict", facts.known, begin)
-      want("bounded", facts.delivered, mode === "backplane" ? begin - promises.maxStaleness : begin)
+      const asked = read.sharedSince ?? begin
+      want("bounded", facts.delivered, mode === "backplane" ? Math.min(asked, begin - promises.maxStaleness) : asked)
       want("ttl", facts.known, begin - promises.timeToLive - (read.retained ?? 0) - promises.slack)
     }
     if (isServed) {
@@ -156,9 +157,11 @@ export const check = (history: () => Iterable<Event>, promises: Promises): Repor
       if (registers.some((register) => facts.delivered.get(register)?.isBetween(begin - promises.timeToLive, begin))) {
         telling++
       }
-      for (const [register, version] of seen) {
-        const since = facts.delivered.get(register)?.since(version)
-        if (since !== undefined) oldest = Math.max(oldest, begin - since)
+      if (read.sharedSince === undefined) {
+        for (const [register, version] of seen) {
+          const since = facts.delivered.get(register)?.since(version)
+          if (since !== undefined) oldest = Math.max(oldest, begin - since)
+        }
       }
     }
     if (read.session !== undefined) {

@@ -66,6 +66,11 @@ export interface Read {
   readonly sum?: { readonly of: ReadonlyArray<string>; readonly total: number } | undefined
   /** Rows of others than who asked. */
   readonly foreign?: number | undefined
+  /**
+   * When somebody in this process asked the same who had not been answered as this read began: both may have got one
+   * answer, which is as old as the older question.
+   */
+  readonly sharedSince?: number | undefined
   /** For how long after its time to live it may have been served. */
   readonly retained?: number | undefined
   /** Reads of one session never go back, and see what the session's token has seen. */

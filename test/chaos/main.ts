@@ -34,7 +34,6 @@ const report = await Effect.runPromise(run({
   directory,
   maxStalenessMillis: 1_000,
   timeToLiveMillis: Number(values["time-to-live"]) * 1_000,
-  faults: true,
   say
 }))
 for (const violation of report.violations.slice(0, 5)) {

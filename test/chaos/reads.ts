@@ -17,6 +17,8 @@ export type Told = Pick<Read, "sum" | "foreign" | "retained"> & { readonly seen:
 
 export interface Ask {
   readonly form: string
+  /** Equal for equal questions. */
+  readonly key: string
   readonly run: Effect.Effect<Told, unknown>
 }
 
@@ -179,10 +181,17 @@ export const make = Effect.fnUntraced(function*(timeToLiveMillis: number) {
     inScope,
     random: (random: Random): Ask => {
       const form = random.weighted(weighted)
-      return { form, run: forms[form]!((of) => random.pick(of)) }
+      const chosen: Array<unknown> = [form]
+      const run = forms[form]!((of) => {
+        const choice = random.pick(of)
+        chosen.push(choice)
+        return choice
+      })
+      return { form, key: JSON.stringify(chosen), run }
     },
     /** Every form with everything it can ask for. */
-    all: (): ReadonlyArray<Ask> => names.flatMap((form) => everyChoice(forms[form]!).map((run) => ({ form, run })))
+    all: (): ReadonlyArray<Ask> =>
+      names.flatMap((form) => everyChoice(forms[form]!).map((run, i) => ({ form, key: `${form} ${i}`, run })))
   }
 })
 

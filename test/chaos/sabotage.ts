@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
-import * as CacheStore from "../../src/CacheStore.ts"
+import type * as CacheStore from "../../src/CacheStore.ts"
 
 /**
  * - `"lying"`: the store says that it has invalidated, and has not.
@@ -50,10 +50,14 @@ const deaf = (inner: Redis.Redis["Service"]): Redis.Redis["Service"] => ({
     Effect.gen(function*() {
       const from = yield* inner.subscribe(channel)
       const to = yield* Queue.unbounded<Redis.RedisMessage, Redis.RedisError>()
+      // What a subscription fails with comes out of its queue.
       const hear = Effect.map(Queue.take(from), (message) => {
         if (message.message.split("\t")[4] === "b") Queue.offerUnsafe(to, message)
       })
-      yield* Effect.forkScoped(Effect.forever(hear))
+      yield* Effect.forever(hear).pipe(
+        Effect.catchCause((cause) => Queue.failCause(to, cause)),
+        Effect.forkScoped
+      )
       return to
     })
 })

@@ -89,11 +89,14 @@ const program = Effect.gen(function*() {
       return Effect.ensuring(effect, Effect.sync(() => open.delete(key)))
     })
 
-  const read = (fiber: number, { form, run }: Reads.Ask, quiet?: true) =>
+  const asking = new Asking()
+  const read = (fiber: number, { form, key, run }: Reads.Ask, quiet?: true) =>
     Effect.suspend(() => {
       const begin = History.now()
+      const sharedSince = asking.begin(key, begin)
       return Effect.map(Effect.exit(QueryCache.withInfo(run)), (exit) => {
         const end = History.now()
+        asking.end(key, begin)
         if (Exit.isFailure(exit)) {
           log.note({ type: "read", fiber, form, begin, end, status: "failed", seen: [] })
           return
@@ -178,6 +181,28 @@ const program = Effect.gen(function*() {
     orders.on("close", () => process.exit())
   })
 })
+
+/** Which questions have not been answered. */
+class Asking {
+  private readonly open = new Map<string, Array<number>>()
+
+  /** Tells since when the same is being asked. */
+  begin(key: string, at: number): number | undefined {
+    const others = this.open.get(key)
+    if (others === undefined) {
+      this.open.set(key, [at])
+      return undefined
+    }
+    others.push(at)
+    return others[0]
+  }
+
+  end(key: string, at: number): void {
+    const others = this.open.get(key)!.filter((other) => other !== at)
+    if (others.length > 0) this.open.set(key, others)
+    else this.open.delete(key)
+  }
+}
 
 // Its database may be away as it starts.
 const start = async (): Promise<void> => {
