@@ -117,6 +117,7 @@ const program = Effect.gen(function*() {
           seen,
           ...told,
           ...retained,
+          sharedSince: form === "stale" ? begin - longestRefreshMicros : sharedSince,
           quiet
         })
       })
@@ -182,23 +183,24 @@ const program = Effect.gen(function*() {
   })
 })
 
+// A flight goes on when all have left it with something stale, and answers who asks then.
+const longestRefreshMicros = 5_000_000
+
 /** Which questions have not been answered. */
 class Asking {
-  private readonly open = new Map<string, Array<number>>()
+  private readonly open = new Map<string, Array<{ readonly at: number; readonly since: number }>>()
 
-  /** Tells since when the same is being asked. */
+  /** Tells since when the same is being asked, if it is. */
   begin(key: string, at: number): number | undefined {
     const others = this.open.get(key)
-    if (others === undefined) {
-      this.open.set(key, [at])
-      return undefined
-    }
-    others.push(at)
-    return others[0]
+    const since = others?.[0]?.since
+    if (others === undefined) this.open.set(key, [{ at, since: at }])
+    else others.push({ at, since: since! })
+    return since
   }
 
   end(key: string, at: number): void {
-    const others = this.open.get(key)!.filter((other) => other !== at)
+    const others = this.open.get(key)!.filter((other) => other.at !== at)
     if (others.length > 0) this.open.set(key, others)
     else this.open.delete(key)
   }
