@@ -22,6 +22,8 @@ import { freePort } from "./freePort.ts"
 export interface Server {
   readonly port: number
   readonly url: string
+  /** Where its files lie. */
+  readonly directory: string
   /** Runs one command on a connection of its own, by default as the default user. */
   readonly command: (...args: ReadonlyArray<string>) => Effect.Effect<any>
   /** The commands that clients send from now on, without those that scripts run. */
@@ -30,6 +32,8 @@ export interface Server {
   readonly stop: Effect.Effect<void>
   /** Starts it again, on the same port and directory, if it does not run. */
   readonly start: Effect.Effect<void>
+  /** The same, with other settings besides its own. */
+  readonly startWith: (settings: Settings) => Effect.Effect<void>
   /** Freezes the process: connections stay open, nothing is answered. */
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
@@ -41,15 +45,16 @@ export class RedisServer extends Context.Service<RedisServer, Server>()("test/Re
 export type Settings = { readonly [name: string]: string }
 
 export const makeServer = Effect.fnUntraced(function*(
-  settings: Settings = {}
+  settings: Settings = {},
+  portOf: () => Promise<number> = freePort
 ): Effect.fn.Return<Server, never, Scope.Scope> {
   const directory = yield* Effect.acquireRelease(
     Effect.promise(() => mkdtemp(join(tmpdir(), "redis-"))),
     (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true }))
   )
   let process: ChildProcess | undefined
-  const run = async (port: number) => {
-    const all: Settings = { port: `${port}`, bind: "127.0.0.1", save: "", dir: directory, ...settings }
+  const run = async (port: number, more: Settings = {}) => {
+    const all: Settings = { port: `${port}`, bind: "127.0.0.1", save: "", dir: directory, ...settings, ...more }
     const started = spawn("redis-server", Object.entries(all).flatMap(([name, value]) => [`--${name}`, value]), {
       stdio: "ignore"
     })
@@ -70,7 +75,7 @@ export const makeServer = Effect.fnUntraced(function*(
   const port = yield* Effect.promise(async () => {
     // A free port may be taken before the server gets to it.
     for (let attempt = 0;; attempt++) {
-      const port = await freePort()
+      const port = await portOf()
       try {
         await run(port)
         return port
@@ -79,6 +84,11 @@ export const makeServer = Effect.fnUntraced(function*(
       }
     }
   })
+
+  const startWith = (more: Settings) =>
+    Effect.promise(async () => {
+      if (!isRunning()) await run(port, more)
+    })
 
   const command = (...args: ReadonlyArray<string>) =>
     Effect.promise(async () => {
@@ -95,6 +105,7 @@ export const makeServer = Effect.fnUntraced(function*(
   return {
     port,
     url: `redis://127.0.0.1:${port}`,
+    directory,
     command,
     monitor: Effect.gen(function*() {
       let text = ""
@@ -122,9 +133,8 @@ export const makeServer = Effect.fnUntraced(function*(
       })
     }),
     stop: kill,
-    start: Effect.promise(async () => {
-      if (!isRunning()) await run(port)
-    }),
+    start: startWith({}),
+    startWith,
     pause: Effect.sync(() => process?.kill("SIGSTOP")),
     resume: Effect.sync(() => process?.kill("SIGCONT"))
   }
