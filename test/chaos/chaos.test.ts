@@ -10,9 +10,12 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { excerpt } from "./excerpt.ts"
 import * as History from "./history.ts"
-import * as Plain from "./plain.ts"
 import { run, type RunOptions } from "./run.ts"
+import * as Replica from "./servers/replica.ts"
+import * as Single from "./servers/single.ts"
 import type { Topology } from "./topology.ts"
+
+const maxStalenessMillis = 1_000
 
 const judged = (options: Partial<RunOptions> & { readonly topology: Effect.Effect<Topology, never, Scope.Scope> }) =>
   Effect.gen(function*() {
@@ -26,7 +29,7 @@ const judged = (options: Partial<RunOptions> & { readonly topology: Effect.Effec
       modes: ["backplane", "backplane", "redis", "revalidate"],
       seed: 1,
       directory,
-      maxStalenessMillis: 1_000,
+      maxStalenessMillis,
       timeToLiveMillis: 4_000,
       say: (text) => void told.push(text),
       ...options
@@ -36,18 +39,23 @@ const judged = (options: Partial<RunOptions> & { readonly topology: Effect.Effec
   }).pipe(Effect.scoped)
 
 describe("a short history run", () => {
-  it.live("one Redis: nothing wrong is read", () =>
-    Effect.gen(function*() {
-      const { report, shown } = yield* judged({ topology: Plain.make })
-      assert.strictEqual(report.count, 0, shown)
-      // It was about something.
-      const happened = (of: { readonly [name: string]: number }) => Object.values(of).reduce((all, n) => all + n, 0)
-      assert.isAbove(report.telling, 100, shown)
-      assert.isAbove(report.quiet, 50, shown)
-      assert.isAbove(report.writes.acknowledged!, 50, shown)
-      assert.isAbove(happened(report.faults), 8, shown)
-      for (const kind of ["hit L1", "hit L2", "miss"]) assert.isAbove(report.reads[kind] ?? 0, 0, shown)
-    }), 180_000)
+  const topologies = [
+    ["one Redis", Single.make({ maxStalenessMillis })],
+    ["a primary and its replica", Replica.make({ maxStalenessMillis })]
+  ] as const
+  for (const [name, topology] of topologies) {
+    it.live(`${name}: nothing wrong is read`, () =>
+      Effect.gen(function*() {
+        const { report, shown } = yield* judged({ topology })
+        assert.strictEqual(report.count, 0, shown)
+        // It was about something.
+        assert.isAbove(report.telling, 100, shown)
+        assert.isAbove(report.quiet, 50, shown)
+        assert.isAbove(report.writes.acknowledged!, 50, shown)
+        assert.isAbove(Object.values(report.faults).reduce((all, count) => all + count, 0), 8, shown)
+        for (const kind of ["hit L1", "hit L2", "miss"]) assert.isAbove(report.reads[kind] ?? 0, 0, shown)
+      }), 180_000)
+  }
 })
 
 describe("the checker finds what comes of a guard that is taken out", () => {
@@ -59,7 +67,12 @@ describe("the checker finds what comes of a guard that is taken out", () => {
   for (const [sabotage, modes, rules] of controls) {
     it.live(`${sabotage}`, () =>
       Effect.gen(function*() {
-        const { report, shown } = yield* judged({ topology: Plain.make, modes, seconds: 6, sabotage })
+        const { report, shown } = yield* judged({
+          topology: Single.make({ maxStalenessMillis }),
+          modes,
+          seconds: 6,
+          sabotage
+        })
         for (const rule of rules) assert.include(report.violations.map(({ rule }) => rule), rule, shown)
       }), 120_000)
   }

@@ -6,10 +6,15 @@ import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { excerpt } from "./excerpt.ts"
 import * as History from "./history.ts"
-import * as Plain from "./plain.ts"
 import { run } from "./run.ts"
+import * as Replica from "./servers/replica.ts"
+import * as Single from "./servers/single.ts"
 
-const topologies = { single: Plain.make }
+const maxStalenessMillis = 1_000
+const topologies = {
+  single: Single.make({ maxStalenessMillis }),
+  replica: Replica.make({ maxStalenessMillis })
+}
 
 const { values } = parseArgs({
   options: {
@@ -32,7 +37,7 @@ const report = await Effect.runPromise(run({
   modes: ["backplane", "backplane", "redis", "revalidate"],
   seed: Number(values.seed),
   directory,
-  maxStalenessMillis: 1_000,
+  maxStalenessMillis,
   timeToLiveMillis: Number(values["time-to-live"]) * 1_000,
   say
 }))
