@@ -110,6 +110,7 @@ export class Reader {
         const { basis, key, terms } = reading
         const now = nowOf(fiber)
         const running: Flight<Landing<A>, E> | undefined = this.options.flights.find(key, basis, now)
+        if (running?.exit !== undefined) return Effect.andThen(restore(running.ended), this.fetch(reading))
         const seat = running === undefined ? this.begin(fiber, reading, now) : running.seat(takesOf(terms))
         const answer = this.wait(reading, seat, running !== undefined)
         return Effect.onExit(

@@ -50,3 +50,6 @@ if (report.count > 0) {
 } else if (!values.keep) {
   rmSync(directory, { recursive: true })
 }
+// What is left of the servers' doors must not keep the program.
+if (process.env.CHAOS_DEBUG !== undefined) say(JSON.stringify(process.getActiveResourcesInfo()))
+process.exit()
