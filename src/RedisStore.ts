@@ -11,7 +11,9 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
+import { InvalidOptionError } from "./CacheError.ts"
 import { CacheStore } from "./CacheStore.ts"
+import * as Options from "./internal/options.ts"
 import * as Background from "./internal/redis/background.ts"
 import * as Settings from "./internal/redis/settings.ts"
 import * as Store from "./internal/redis/store.ts"
@@ -101,8 +103,22 @@ export const layer = (options?: RedisStoreOptions): Layer.Layer<CacheStore, neve
 }
 
 /**
+ * Options of {@link connectInBackground}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ConnectOptions {
+  /**
+   * How long a connection may be of no use before it is replaced. Defaults to 10 seconds, at least
+   * 100 milliseconds.
+   */
+  readonly replaceAfter?: Duration.Input | undefined
+}
+
+/**
  * Connects a Redis in the background, so that one which is away does not keep a
- * program from starting.
+ * program from starting, and replaces a connection that has become useless.
  *
  * **When to use**
  *
@@ -114,6 +130,23 @@ export const layer = (options?: RedisStoreOptions): Layer.Layer<CacheStore, neve
  * the database answers; it is tried again after 0.1 to 5 seconds, without end.
  * A wrong password is such a failure too: it is counted with the store's other
  * errors and logged, and no attempt ends the program.
+ *
+ * A connection that stands is the client's to keep. Where it does not, it is replaced
+ * after `replaceAfter`, by building the layer anew:
+ *
+ * - A connection that is half open: nothing is answered, and nobody says that it was
+ *   ended. The client would wait for the operating system to notice, up to a quarter
+ *   of an hour. Commands without an answer cause a `PING`, and only where that has
+ *   none either the connection is replaced.
+ * - A client that has given up, as node-redis does where `socketTimeout` strikes.
+ * - A server that has become a replica: after a failover, its name may mean another one.
+ *
+ * Subscriptions of a connection that is replaced end, and their users begin new ones.
+ *
+ * **Gotchas**
+ *
+ * A client that is replaced may keep its socket until the operating system gives it up.
+ * A cluster's client is asked as a whole: one node of it that is half open is not noticed.
  *
  * **Example** (A program that starts without its Redis)
  *
@@ -130,6 +163,15 @@ export const layer = (options?: RedisStoreOptions): Layer.Layer<CacheStore, neve
  * @category layers
  * @since 0.1.0
  */
-export const connectInBackground: <E, R>(
-  redis: Layer.Layer<Redis.Redis, E, R>
-) => Layer.Layer<Redis.Redis, never, R> = Background.layer
+export const connectInBackground = <E, R>(
+  redis: Layer.Layer<Redis.Redis, E, R>,
+  options?: ConnectOptions
+): Layer.Layer<Redis.Redis, never, R> => {
+  const owner = "RedisStore.connectInBackground"
+  Options.known(owner, options, ["replaceAfter"])
+  const replaceAfterMillis = Options.millis(owner, "replaceAfter", options?.replaceAfter, 10_000)
+  if (replaceAfterMillis < 100) {
+    throw new InvalidOptionError(owner, "replaceAfter", options?.replaceAfter, "at least 100 milliseconds")
+  }
+  return Background.layer(redis, { replaceAfterMillis })
+}

@@ -1,8 +1,8 @@
 /**
  * A query-result cache for Effect programs that talk to PostgreSQL.
  *
- * `UpstashRedis` needs an optional peer and is reached by its own path,
- * `effect-query-cache/UpstashRedis`.
+ * `UpstashRedis` and `RedisCluster` need an optional peer each and are reached by
+ * their own paths, `effect-query-cache/UpstashRedis` and `effect-query-cache/RedisCluster`.
  *
  * @since 0.1.0
  */

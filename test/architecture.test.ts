@@ -19,6 +19,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "CacheStore",
     "Fingerprinter",
     "QueryAnalyzer",
+    "RedisCluster",
     "RedisStore",
     "TieredStore",
     "UpstashRedis",
@@ -75,8 +76,8 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
 ]
 
 // Modules that need an optional peer. They are reached by their own path, never through the barrel.
-const optional = ["ChangeFeed", "UpstashRedis"]
-const optionalPeers = ["@upstash/redis", "pg-logical-replication"]
+const optional = ["ChangeFeed", "RedisCluster", "UpstashRedis"]
+const optionalPeers = ["@upstash/redis", "pg-logical-replication", "redis"]
 
 interface Module {
   readonly name: string

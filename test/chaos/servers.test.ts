@@ -1,12 +1,18 @@
 // Each fault does what its name says, is over when it ends, and leaves nothing behind.
 import { assert, describe, it } from "@effect/vitest"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Redis from "effect/persistence/Redis"
+import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
 import { existsSync } from "node:fs"
 import * as Net from "node:net"
 import { createClient } from "redis"
+import * as RedisCluster from "../../src/RedisCluster.ts"
 import type { Server } from "../support/redis.ts"
+import * as Cluster from "./servers/cluster.ts"
 import { info, sleep, until } from "./servers/faults.ts"
 import * as Replica from "./servers/replica.ts"
 import * as Single from "./servers/single.ts"
@@ -315,4 +321,97 @@ describe("servers", () => {
         Object.keys({ ...ofServer, ...ofReplica }).filter((name) => name !== "replica of nobody")
       )
     }))
+})
+
+describe("cluster", () => {
+  it.live("every fault of its own does what it says, and is over when it ends", () =>
+    Effect.gen(function*() {
+      const { cluster, connect, faults } = yield* Cluster.make({ maxStalenessMillis })
+      const { connection, faults: own } = yield* connect
+      assert(connection._tag === "Cluster")
+      const refused = own.find(({ name }) => name === "refused")!
+      const redis = yield* RedisCluster.layer({
+        rootNodes: connection.urls.map((url) => ({ url })),
+        nodeAddressMap: connection.doors,
+        defaults: { disableOfflineQueue: true }
+      }).pipe(
+        Layer.provide(Layer.succeed(References.MinimumLogLevel, "None")),
+        Layer.build,
+        Effect.map(Context.get(Redis.Redis))
+      )
+      const keys = Array.from({ length: 30 }, (_, i) => `key ${i}`)
+      const eventually = (send: Effect.Effect<unknown, Redis.RedisError>) =>
+        until(
+          "an answer",
+          Effect.map(Effect.exit(Effect.timeout(send, "500 millis")), ({ _tag }) => _tag === "Success")
+        )
+      const fillUp = Effect.forEach(keys, (key) => eventually(redis.send("SET", key, "value")), { discard: true })
+      const values = Effect.forEach(
+        keys,
+        (key) => Effect.option(Effect.timeout(redis.send<string | null>("GET", key), "200 millis")),
+        { concurrency: "unbounded" }
+      )
+      const reached = Effect.map(values, (values) => values.filter(({ _tag }) => _tag === "Some").length)
+      const count = Effect.map(
+        values,
+        (values) => values.filter((found) => found._tag === "Some" && found.value === "value").length
+      )
+      const masters = Effect.map(
+        Effect.forEach(
+          cluster.nodes,
+          (node) => Effect.map(info(node, "role"), (role) => role === "master" ? node : [])
+        ),
+        (nodes) => nodes.flat()
+      )
+      const look = Effect.gen(function*() {
+        yield* fillUp
+        const nodes = yield* masters
+        return {
+          ids: nodes.map(({ id }) => id),
+          runs: yield* Effect.forEach(nodes, (node) => info(node, "run_id")),
+          owners: (yield* Effect.forEach(keys, (key) => Effect.flatMap(cluster.slotOf(key), cluster.ownerOf))).map(
+            ({ id }) => id
+          )
+        }
+      })
+      const changed = (before: ReadonlyArray<string>, after: ReadonlyArray<string>) =>
+        before.filter((each, i) => each !== after[i]).length
+      const befalls = Effect.fnUntraced(function*(name: string) {
+        const before = yield* look
+        yield* faults.find((fault) => fault.name === name)!.run(half)
+        yield* until("all keys", Effect.map(reached, (count) => count === keys.length))
+        const left = yield* count
+        const after = yield* look
+        assert.strictEqual(yield* count, keys.length)
+        return {
+          left,
+          ids: changed(before.ids, after.ids),
+          runs: changed(before.runs, after.runs),
+          owners: changed(before.owners, after.owners)
+        }
+      })
+      const all = keys.length
+
+      const flushed = yield* befalls("a master flushed")
+      assert.isTrue(flushed.left > 0 && flushed.left < all)
+      const restarted = yield* befalls("a master killed, and started without data")
+      assert.deepStrictEqual([restarted.ids, restarted.runs], [0, 1])
+      assert.isTrue(restarted.left > 0 && restarted.left < all)
+      const moved = yield* befalls("a slot moved")
+      assert.deepStrictEqual([moved.left, moved.ids, moved.runs], [all, 0, 0])
+      assert.isAbove(moved.owners, 0)
+      for (const name of ["a master handed over to its replica", "a master killed, and its replica promoted"]) {
+        const { ids, left, owners } = yield* befalls(name)
+        assert.isAbove(ids, 0, name)
+        assert.isAbove(owners, 0, name)
+        assert.strictEqual(left, all, name)
+      }
+
+      // Nothing goes past the doors.
+      const running = yield* Effect.forkScoped(refused.run(half))
+      yield* sleep(100)
+      assert.strictEqual(yield* reached, 0)
+      yield* Fiber.join(running)
+      yield* until("all keys", Effect.map(reached, (count) => count === all))
+    }), 60_000)
 })

@@ -4,7 +4,12 @@ import type * as Scope from "effect/Scope"
 /** How a worker reaches Redis. */
 export type Connection =
   | { readonly _tag: "Single"; readonly url: string }
-  | { readonly _tag: "Cluster"; readonly urls: ReadonlyArray<string> }
+  | {
+    readonly _tag: "Cluster"
+    readonly urls: ReadonlyArray<string>
+    /** What each node's own address is to be taken for: the client's `nodeAddressMap`. */
+    readonly doors: { readonly [address: string]: { readonly host: string; readonly port: number } }
+  }
 
 /** Something that befalls a server or a connection, and is over again when the effect ends. It may take a few seconds. */
 export interface Fault {
