@@ -45,6 +45,9 @@ export class CacheStore extends Context.Service<CacheStore, {
    */
   readonly shared: boolean
 
+  /** In how many shards, which may fail one by one, it keeps a namespace. Defaults to 1. */
+  readonly shards?: number | undefined
+
   /**
    * What this process may serve at once, if there is something: a valid entry,
    * stale though it may be. Synchronous, costs no effect, and never asks another
@@ -102,6 +105,9 @@ export class CacheStore extends Context.Service<CacheStore, {
   /**
    * Marks what a change touched. When the effect succeeds, no entry that
    * depends on it is served by this store again. Calling it twice does no harm.
+   *
+   * A store in several shards asks all of them at once, and fails where one of them
+   * has not answered; what the others have marked stays marked.
    */
   readonly invalidate: (invalidation: InvalidateRequest) => Effect.Effect<Clocks, CacheError>
 
@@ -322,6 +328,11 @@ export interface StoreRequest {
  */
 export interface InvalidateRequest extends Targets {
   readonly namespace: string
+  /**
+   * Which shards have it already, and at which clocks, where the same is asked again
+   * because some did not answer. Those are left out, and the others are added.
+   */
+  readonly delivered?: Map<number, LogicalClock> | undefined
 }
 
 /**
@@ -332,6 +343,8 @@ export interface InvalidateRequest extends Targets {
  */
 export interface Invalidation extends LogicalClock {
   readonly namespace: string
+  /** In which of the store's shards: it says nothing of what the others hold. 0 where there is one. */
+  readonly shard: number
   readonly stamps: ReadonlyArray<string>
   readonly all: boolean
 }

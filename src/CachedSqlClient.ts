@@ -459,7 +459,7 @@ const make = Effect.fnUntraced(function*(
   const namespace = namespaceOf(settings, target, client.config, store)
 
   const tally = new Tally(yield* Effect.context<never>())
-  const health = StoreHealth.make(tally, { timed: store.shared })
+  const health = StoreHealth.make(tally, { timed: store.shared, shards: store.shards })
   const current = makeCurrent()
   // A flight is nobody's transaction, and what it asks is nobody's `withInfo`.
   const flights = new Flights([client.transactionService, current, QueryCache.Collector, CurrentConsulted], {
@@ -499,6 +499,9 @@ const make = Effect.fnUntraced(function*(
       },
       announce: (targets, clock) =>
         Effect.forEach(peers, ({ changes }) => changes.announce(targets, clock), { discard: true }),
+      expect: (targets) => {
+        for (const { changes } of peers) changes.expect(targets)
+      },
       health,
       tally,
       timeoutMillis: settings.invalidationTimeoutMillis

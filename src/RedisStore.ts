@@ -47,6 +47,13 @@ export interface RedisStoreOptions {
    * take less: one that takes longer is read twice, and nothing else comes of it.
    */
   readonly flightTimeout?: Duration.Input | undefined
+  /**
+   * In how many shards a namespace is kept, each with a hash tag of its own. Defaults to 1, and
+   * is 256 at most. With more than one the nodes of a cluster share the work, and one that is
+   * down takes its shards along, not the others. Three times as many as there are masters is
+   * enough to spread it evenly.
+   */
+  readonly shards?: number | undefined
 }
 
 /**
@@ -65,9 +72,15 @@ export interface RedisStoreOptions {
  * key of its own that lasts `flightTimeout`, until it fills the entry, or gives up, or
  * an invalidation has overtaken what it is reading.
  *
- * A namespace takes two keys without TTL, `<prefix>:{<namespace>:0}:meta` and
- * `...:stamps`. Losing either, by eviction too, only turns hits into misses; a
+ * A shard takes two keys without TTL, `<prefix>:{<namespace>:<shard>}:meta` and
+ * `...:stamps`, the first shard being 0. Losing either, by eviction too, only turns hits into misses; a
  * `maxmemory-policy` of the `volatile-*` kind keeps them. Everything else has a TTL.
+ *
+ * With `shards` an entry lies in the shard of its fingerprint, and a lookup or a fill
+ * asks that one alone. A write sends its invalidation to all of them at once, one
+ * command each. Where one of them does not answer, the invalidation is not delivered:
+ * what depends on it is not served by this process until that shard has it too. A
+ * batch is split by shard, and fails where one of its shards does.
  *
  * Invalidations are published on `<prefix>:changes`. A user with restricted rights
  * needs `~<prefix>:*`, `&<prefix>:*`, `+@connection`, `+@pubsub`, `+@read`,
@@ -75,6 +88,14 @@ export interface RedisStoreOptions {
  * notices a failover only where a clock that this process has seen runs backwards.
  *
  * **Gotchas**
+ *
+ * Processes of one namespace may use different numbers of shards, as during a
+ * deployment that changes it: writes reach what all of them hold. Those with fewer go
+ * on writing to all until the metadata are renewed, `FLUSHALL` say. Where the first
+ * shard loses its metadata while both are at work, what the ones with more hold in the
+ * other shards may miss writes of those with fewer for a second, or as long as they
+ * cannot reach the first shard; and where it loses them at all, the other shards are
+ * cleared.
  *
  * Values pass as text, by the key's codec. A hit carries the dependencies it was
  * filled with only where they are those that were asked for.

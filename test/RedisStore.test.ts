@@ -1097,7 +1097,7 @@ describe("RedisStore", () => {
       const { key, redis, server, store } = yield* setUp({}, { layout: "grouped" })
       // All in one part of the group.
       const names = Array.from({ length: 4_000 }, (_, i) => `q${i}`)
-      const keys = new Wire.Keys("eqc", key.namespace)
+      const keys = new Wire.Keys("eqc", key.namespace, 0)
       const [hash, expiries] = keys.group(Wire.set(orders), "q0")
       const together = names.filter((name) => keys.group(Wire.set(orders), name)[0] === hash)
       const fillAll = (names: ReadonlyArray<string>, timeToLiveMillis: number) =>

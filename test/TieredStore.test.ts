@@ -761,20 +761,20 @@ describe("TieredStore", () => {
       const [own] = yield* here.invalidate(write(namespace, table("users")))
       const [others] = yield* there.invalidate(write(namespace, tag("t")))
       assert.deepStrictEqual(yield* next(2), [
-        { namespace, ...own, all: false, stamps: ["users", "users(*)"] },
-        { namespace, ...others, all: false, stamps: ["#t"] }
+        { namespace, shard: 0, ...own, all: false, stamps: ["users", "users(*)"] },
+        { namespace, shard: 0, ...others, all: false, stamps: ["#t"] }
       ])
       // What another has registered, and this one has not: more than it knew itself.
       yield* miss(there, keyOf(namespace, "row"), setOf(row("users", { id: 7 })))
       const [first] = yield* here.invalidate(write(namespace, row("users", { id: 7 })))
       assert.deepStrictEqual(yield* next(2), [
-        { namespace, ...first, all: false, stamps: ["users"] },
-        { namespace, ...first, all: false, stamps: ["users(id=\"7\")"] }
+        { namespace, shard: 0, ...first, all: false, stamps: ["users"] },
+        { namespace, shard: 0, ...first, all: false, stamps: ["users(id=\"7\")"] }
       ])
       gate.loseMessages(1)
       yield* there.invalidate(unrelated(namespace))
       const [after] = yield* there.invalidate(unrelated(namespace))
-      assert.deepStrictEqual(yield* next(1), [{ namespace, ...after, all: true, stamps: [] }])
+      assert.deepStrictEqual(yield* next(1), [{ namespace, shard: 0, ...after, all: true, stamps: [] }])
       gate.endSubscriptions()
       const lost = yield* next(2)
       assert.isTrue(lost.every(({ all }) => all))

@@ -13,13 +13,18 @@
  *    was woken could join one;
  * 3. then listeners are called.
  *
+ * A store in shards tells of an invalidation once for each, when that shard has it:
+ * another process' is told as often, since only what lies in that shard is new by
+ * then. An own one is told once, when all of them have it.
+ *
  * Nothing is missed without notice. Whether the subscription works is found out by
  * *probes*: invalidations of a stamp that nobody else has, which come back as
  * messages. They are sent while somebody listens, at first to know since when
  * changes are heard, and from then on every few seconds, since a message that is
  * lost, be it the last, shows by nothing else. Whatever was, or may have been,
  * missed is made up for by telling everybody that everything has changed: a
- * subscription that broke, a probe that did not return, a clock that skipped.
+ * subscription that broke, a probe that did not return from every shard, a clock of
+ * one that skipped.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -61,9 +66,16 @@ const readyMillis = 1_000
 // Of how many invalidations is remembered that they were told already.
 const maxTold = 1024
 
+// Four for each of as many shards as there may be.
+const maxEpochs = 1024
+
 const maxNames = 10_000
 
 const all = Dependency.allTargets
+
+/** Whether a stamp is one that these targets mark. */
+const isOf = ({ images, stamps }: Dependency.Targets, stamp: string): boolean =>
+  stamps.includes(stamp) || images.some(({ table }) => stamp === table || stamp.startsWith(`${table}(`))
 
 export class Changes {
   private readonly options: ChangesOptions
@@ -72,6 +84,10 @@ export class Changes {
   private readonly names = new Set<string>([everyKey])
   private readonly told = new Set<string>()
   private readonly clocks = new Map<string, number>()
+  /** The shards of which something has been heard. */
+  private readonly heard = new Set<number>()
+  /** Own invalidations that are on their way. */
+  private readonly expected = new Set<Dependency.Targets>()
   private readonly wanted = Latch.makeUnsafe(false)
   /** Opened for a probe at once. */
   private readonly poked = Latch.makeUnsafe(false)
@@ -80,8 +96,9 @@ export class Changes {
   /** Somebody listens who may have missed something. */
   private isBehind = false
   private isFailing = false
-  /** The probe that is under way. */
+  /** The probe that is under way, and the shards it has come back from. */
   private probe: string | undefined
+  private readonly echoes = new Set<number>()
   private probes = 0
 
   constructor(options: ChangesOptions) {
@@ -129,9 +146,15 @@ export class Changes {
 
   /** Tells of an invalidation of this process that has taken effect. `clocks`: as the store has them, where it has. */
   announce(targets: Dependency.Targets, clocks: Clocks | undefined): Effect.Effect<void> {
-    return Effect.suspend(() =>
-      clocks?.map((clock) => this.isTold(clock)).every(Boolean) === true ? Effect.void : this.tell(targets)
-    )
+    return Effect.suspend(() => {
+      this.expected.delete(targets)
+      return clocks?.map((clock) => this.isTold(clock)).every(Boolean) === true ? Effect.void : this.tell(targets)
+    })
+  }
+
+  /** An invalidation of this process is on its way, and will be announced. */
+  expect(targets: Dependency.Targets): void {
+    this.expected.add(targets)
   }
 
   /** Names what statements depend on, so that `all` reaches it. */
@@ -190,17 +213,21 @@ export class Changes {
         this.isFailing = false
         return Effect.andThen(Effect.logInfo("The cache store works again (subscribe)"), this.hear(invalidation))
       }
-      if (invalidation.namespace !== this.options.namespace) return Effect.void
+      const { shards = 1 } = this.options.store
+      // Of shards that others use besides nothing is read here.
+      if (invalidation.namespace !== this.options.namespace || invalidation.shard >= shards) return Effect.void
       const hasSkipped = this.hasSkipped(invalidation)
       const isProbe = this.probe !== undefined && invalidation.stamps.includes(this.probe)
-      if (isProbe) {
+      if (isProbe && this.echoes.add(invalidation.shard).size === shards) {
         this.probe = undefined
         this.setLive(true)
       }
       const isBehind = this.isBehind || hasSkipped
       this.isBehind = false
-      const isTold = this.isTold(invalidation)
-      if (isBehind || invalidation.all) {
+      // Or another process', of the same: what is announced is told when both have taken effect.
+      const isExpected = !isBehind && this.isExpected(invalidation)
+      const isTold = isExpected || this.isTold(invalidation)
+      if (isBehind || (invalidation.all && !isExpected)) {
         this.options.detach(all)
         return this.tell(all)
       }
@@ -212,14 +239,23 @@ export class Changes {
   }
 
   /** Whether an invalidation before this one was not heard. */
-  private hasSkipped({ clock, epoch }: LogicalClock): boolean {
+  private hasSkipped({ clock, epoch, shard }: Invalidation): boolean {
     const last = this.clocks.get(epoch)
-    const isNew = last === undefined && this.clocks.size > 0
+    const isNew = last === undefined && this.heard.has(shard)
+    this.heard.add(shard)
     if (last !== undefined && clock <= last) return false
     this.clocks.delete(epoch)
     this.clocks.set(epoch, clock)
-    if (this.clocks.size > 64) this.clocks.delete(this.clocks.keys().next().value!)
+    if (this.clocks.size > maxEpochs) this.clocks.delete(this.clocks.keys().next().value!)
     return isNew || (last !== undefined && clock > last + 1)
+  }
+
+  /** Whether all of it is about to be announced. */
+  private isExpected({ all, stamps }: Invalidation): boolean {
+    for (const targets of this.expected) {
+      if (targets.all || (!all && stamps.every((stamp) => isOf(targets, stamp)))) return true
+    }
+    return false
   }
 
   private isTold({ clock, epoch }: LogicalClock): boolean {
@@ -264,6 +300,7 @@ export class Changes {
           this.isBehind = true
         }
         const probe = this.probe = `${name}.${this.probes++}`
+        this.echoes.clear()
         // Whether the store works is told by those who need it.
         const sent = yield* Effect.exit(Effect.timeout(
           apart(Effect.suspend(() => store.invalidate({ namespace, stamps: [probe], images: [], all: false }))),

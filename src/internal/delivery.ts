@@ -14,7 +14,8 @@
  * Where step 2 fails or takes too long, the targets go to the queue. Until the
  * queue has delivered them this process serves nothing that depends on them, and
  * neither does it fill. Equal targets wait once, however many writes there were.
- * The queue is bounded: beyond `maxGroups` groups it becomes one that stands for
+ * Where the store is in shards, those that have taken an invalidation are not sent
+ * it again. The queue is bounded: beyond `maxGroups` groups it becomes one that stands for
  * everything, and so does the quarantine.
  *
  * A write whose outcome is unknown may become visible later. Its targets are
@@ -27,7 +28,7 @@ import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import type { CacheStore, Clocks } from "../CacheStore.ts"
+import type { CacheStore, Clocks, LogicalClock } from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
 import type { Flights } from "./flights.ts"
 import type { StoreHealth } from "./storeHealth.ts"
@@ -49,6 +50,8 @@ const maxGroups = 256
 interface Group {
   readonly name: string
   readonly targets: Dependency.Targets
+  /** The shards of the store that have it already. */
+  delivered: Map<number, LogicalClock>
 }
 
 /** Targets of writes that may have committed, or may yet. */
@@ -73,13 +76,15 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly timeoutMillis: number
   /** Tells of an invalidation that has taken effect for this process. `clocks`: as the store has them, if it has it. */
   readonly announce: (targets: Dependency.Targets, clocks: Clocks | undefined) => Effect.Effect<void>
+  /** Tells of one that is about to be announced. */
+  readonly expect?: ((targets: Dependency.Targets) => void) | undefined
 }): Effect.fn.Return<Delivery, never, Scope.Scope> {
   const { flights, health, namespace, store, tally } = options
   const unserved = new Unserved()
   const scope = yield* Effect.scope
 
-  const send = (targets: Dependency.Targets) =>
-    health.guard("invalidate", () => store.invalidate({ namespace, ...targets }), options.timeoutMillis)
+  const send = (targets: Dependency.Targets, delivered?: Group["delivered"]) =>
+    health.guard("invalidate", () => store.invalidate({ namespace, ...targets, delivered }), options.timeoutMillis)
 
   let queue: Array<Group> = []
   /** The one of the queue that is under way. */
@@ -88,15 +93,21 @@ export const make = Effect.fnUntraced(function*(options: {
   const pending = Latch.makeUnsafe(false)
 
   // By table: as long as it waits, writes to other rows would each take a place of their own.
-  const enqueue = (written: Dependency.Targets) => {
+  const enqueue = (written: Dependency.Targets, delivered: Group["delivered"]) => {
     const targets = Dependency.asWholes(written)
     tally.invalidated("queued")
     const name = nameOf(targets)
     // What waits stands for this one too. What is under way may have left before this write.
-    if (queue.some((group) => group !== sending && (group.targets.all || group.name === name))) return
-    const group = queue.length < maxGroups
-      ? { name, targets: { ...targets } }
-      : { name: everything, targets: { ...Dependency.allTargets } }
+    const waiting = queue.find((group) => group !== sending && (group.targets.all || group.name === name))
+    if (waiting !== undefined) {
+      // Shards that have the earlier one and not this one are to be asked again. A new map, since the last attempt may
+      // have the old one.
+      waiting.delivered = new Map([...waiting.delivered].filter(([shard]) => delivered.has(shard)))
+      return
+    }
+    const group: Group = queue.length < maxGroups
+      ? { name, targets: { ...targets }, delivered }
+      : { name: everything, targets: { ...Dependency.allTargets }, delivered: new Map() }
     unserved.add(group.targets)
     if (group.name === everything) {
       for (const { targets } of queue) unserved.remove(targets)
@@ -110,10 +121,12 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const deliver = (targets: Dependency.Targets): Effect.Effect<void> =>
     Effect.suspend(() => {
+      const delivered: Group["delivered"] = new Map()
+      options.expect?.(targets)
       flights.detach(targets)
-      return Effect.flatMap(Effect.exit(send(targets)), (exit) => {
+      return Effect.flatMap(Effect.exit(send(targets, delivered)), (exit) => {
         if (Exit.isSuccess(exit)) tally.invalidated("delivered")
-        else enqueue(targets)
+        else enqueue(targets, delivered)
         flights.detach(targets)
         return options.announce(targets, Exit.isSuccess(exit) ? exit.value : undefined)
       })
@@ -124,7 +137,7 @@ export const make = Effect.fnUntraced(function*(options: {
     // One at a time, oldest first: what comes in meanwhile waits behind it.
     while (queue.length > 0) {
       const group = sending = queue[0]
-      const exit = yield* Effect.exit(send(group.targets))
+      const exit = yield* Effect.exit(send(group.targets, group.delivered))
       sending = undefined
       const clocks = yield* exit
       flights.detach(group.targets)

@@ -238,7 +238,7 @@ export class MemoryTable {
       if (stamp !== undefined) stamp.clock = clock
     }
     if (request.all) namespace.clock = clock
-    return { namespace: request.namespace, stamps: [...stamps], all: request.all, epoch: this.epoch, clock }
+    return { namespace: request.namespace, shard: 0, stamps: [...stamps], all: request.all, epoch: this.epoch, clock }
   }
 
   private find(key: CacheStore.CacheKey): MemoryEntry | undefined {

@@ -17,20 +17,36 @@ export interface StoreHealth {
   ) => Effect.Effect<A, CacheError>
 }
 
+interface Failure {
+  readonly reason: string
+  /** How many successes in a row are needed before it counts as over. */
+  left: number
+}
+
 /** A store that is not shared answers from this process, so nothing of it is timed. */
-export const make = (tally: Tally, options: { readonly timed: boolean }): StoreHealth => {
+export const make = (
+  tally: Tally,
+  options: { readonly timed: boolean; readonly shards?: number | undefined }
+): StoreHealth => {
   // By operation: a store may answer reads and refuse writes.
-  const failing = new Map<CacheError["operation"], string>()
+  const failing = new Map<CacheError["operation"], Failure>()
+  // Where one shard of several fails, what the others answer says nothing. An invalidation asks them all.
+  const { shards = 1 } = options
+  const patienceOf = (operation: CacheError["operation"]): number =>
+    shards === 1 || operation === "invalidate" ? 1 : shards * 32
 
   const succeeded = (operation: CacheError["operation"]): Effect.Effect<void> => {
-    if (!failing.delete(operation)) return Effect.void
+    const failure = failing.get(operation)
+    if (failure === undefined || --failure.left > 0) return Effect.void
+    failing.delete(operation)
     return Effect.logInfo(`The cache store works again (${operation})`)
   }
 
   const failed = (error: CacheError): Effect.Effect<void> => {
     tally.storeFailed(error)
-    if (failing.get(error.operation) === error.reason._tag) return Effect.void
-    failing.set(error.operation, error.reason._tag)
+    const known = failing.get(error.operation)
+    failing.set(error.operation, { reason: error.reason._tag, left: patienceOf(error.operation) })
+    if (known?.reason === error.reason._tag) return Effect.void
     return Effect.logWarning(
       `The cache store fails (${error.operation}: ${error.reason._tag}); the database answers until it works again`
     )

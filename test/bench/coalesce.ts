@@ -24,7 +24,7 @@ const requests = Array.from({ length: fibers }, (_, i) => {
   return { key, dependencies: Dependency.makeSet([Dependency.row("users", { id: i }), Dependency.table("settings")]) }
 })
 
-const settings = { layout: "flat", prefix: "eqc", maxDependencies: 200_000, flightMillis: 5_000 } as const
+const settings = { layout: "flat", prefix: "eqc", maxDependencies: 200_000, flightMillis: 5_000, shards: 1 } as const
 
 const lookup = (store: CacheStore["Service"], i: number) => {
   const { dependencies, key } = requests[i % fibers]!
@@ -53,7 +53,7 @@ const bare = (redis: Persistence.Redis["Service"]) => {
     numberOfKeys: (args) => keys(args).length,
     lua
   })
-  const names = new Wire.Keys(settings.prefix, "shop")
+  const names = new Wire.Keys(settings.prefix, "shop", 0)
   const head = { nonce: "bench.0", seenEpoch: "", seenClock: 0, channel: "eqc:changes", namespace: names.namespace }
   return (i: number) => {
     const { dependencies, key: { fingerprint } } = requests[i % fibers]!

@@ -13,26 +13,30 @@ const setUp = (options?: {
   readonly gate?: (requests: ReadonlyArray<number>) => Effect.Effect<unknown, CacheError>
   readonly maxRequests?: number
 }) => {
-  const sent: Array<readonly [namespace: string, requests: ReadonlyArray<number>]> = []
+  const sent: Array<readonly [target: string, requests: ReadonlyArray<number>]> = []
   const unclaimed: Array<string> = []
-  const ask = Coalesce.make<number, string>({
+  const coalesced = Coalesce.make<string, { readonly target: string; readonly bytes: number }, string>({
+    targetOf: ({ target }) => target,
     maxRequests: options?.maxRequests ?? 10,
     maxBytes: 1_000,
-    bytesOf: (request) => request,
-    send: (namespace, requests) => {
-      sent.push([namespace, requests])
-      return Effect.as(options?.gate?.(requests) ?? Effect.void, requests.map((request) => `${namespace}${request}`))
+    bytesOf: ({ bytes }) => bytes,
+    send: (target, requests) => {
+      const bytes = requests.map(({ bytes }) => bytes)
+      sent.push([target, bytes])
+      return Effect.as(options?.gate?.(bytes) ?? Effect.void, bytes.map((bytes) => `${target}${bytes}`))
     },
-    unclaimed: (_, __, answer) => unclaimed.push(answer)
+    unclaimed: (_, answer) => unclaimed.push(answer)
   })
-  return { ask, sent, unclaimed }
+  const ask = (target: string, requests: ReadonlyArray<number>) =>
+    coalesced(requests.map((bytes) => ({ target, bytes })))
+  return { ask, coalesced, sent, unclaimed }
 }
 
 const together = <A, E>(effects: ReadonlyArray<Effect.Effect<A, E>>) =>
   Effect.all(effects, { concurrency: "unbounded" })
 
 describe("coalescing", () => {
-  it.effect("calls of one microtask travel in one command for each namespace", () =>
+  it.effect("calls of one microtask travel in one command for each target", () =>
     Effect.gen(function*() {
       const { ask, sent } = setUp()
       const answers = yield* together([ask("a", [1]), ask("b", [2]), ask("a", [3, 4]), ask("a", [1])])
@@ -41,6 +45,25 @@ describe("coalescing", () => {
       yield* ask("a", [5])
       yield* ask("a", [6])
       assert.deepStrictEqual(sent.slice(2), [["a", [5]], ["a", [6]]])
+    }))
+
+  it.effect("a call goes to several targets, and one that fails leaves no answer of the others behind", () =>
+    Effect.gen(function*() {
+      const gates = [yield* Deferred.make<void, CacheError>(), yield* Deferred.make<void, CacheError>()]
+      const { coalesced, sent, unclaimed } = setUp({ gate: ([bytes]) => Deferred.await(gates[bytes % 2]) })
+      const call = (from: number) =>
+        Effect.forkChild(Effect.exit(coalesced([
+          { target: "a", bytes: from },
+          { target: "b", bytes: from + 1 },
+          { target: "a", bytes: from + 2 }
+        ])))
+      yield* Deferred.succeed(gates[0], undefined)
+      const fails = yield* call(2)
+      while (sent.length < 2) yield* Effect.yieldNow
+      assert.deepStrictEqual(sent, [["a", [2, 4]], ["b", [3]]])
+      yield* Deferred.fail(gates[1], failure)
+      assert.deepStrictEqual(yield* Fiber.join(fails), Exit.fail(failure))
+      assert.deepStrictEqual(unclaimed.sort(), ["a2", "a4"])
     }))
 
   it.effect("asks nothing for nothing", () =>

@@ -12,20 +12,22 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { CacheError } from "../../CacheError.ts"
 
-export interface Options<Request, Answer> {
+export interface Options<Target, Request, Answer> {
+  /** Where a request goes. What goes to the same place, by identity, travels together. */
+  readonly targetOf: (request: Request) => Target
   /** Sends one command: an answer for each request, in their order. */
   readonly send: (
-    namespace: string,
+    target: Target,
     requests: ReadonlyArray<Request>
   ) => Effect.Effect<ReadonlyArray<Answer>, CacheError>
   readonly maxRequests: number
   readonly maxBytes: number
   readonly bytesOf: (request: Request) => number
   /** What becomes of answers that nobody waits for any more. */
-  readonly unclaimed?: ((namespace: string, request: Request, answer: Answer) => void) | undefined
+  readonly unclaimed?: ((request: Request, answer: Answer) => void) | undefined
 }
 
-/** A caller's requests, which several commands may carry. */
+/** A caller's requests, which several commands may carry, to several places. It fails with the first that fails. */
 interface Call<Request, Answer> {
   readonly requests: ReadonlyArray<Request>
   readonly answers: Array<Answer | undefined>
@@ -39,15 +41,15 @@ interface Place<Request, Answer> {
   readonly index: number
 }
 
-export const make = <Request, Answer>(options: Options<Request, Answer>) => {
+export const make = <Target, Request, Answer>(options: Options<Target, Request, Answer>) => {
   type Places = Array<Place<Request, Answer>>
-  let waiting = new Map<string, Places>()
+  let waiting = new Map<Target, Places>()
 
   const flush = (): void => {
     const flushed = waiting
     waiting = new Map()
-    for (const [namespace, places] of flushed) {
-      for (const command of split(places.filter(({ call }) => call.resume !== undefined))) start(namespace, command)
+    for (const [target, places] of flushed) {
+      for (const command of split(places.filter(({ call }) => call.resume !== undefined))) start(target, command)
     }
   }
 
@@ -66,12 +68,12 @@ export const make = <Request, Answer>(options: Options<Request, Answer>) => {
     return commands
   }
 
-  const start = (namespace: string, command: Places): void => {
-    const fiber = Effect.runFork(options.send(namespace, command.map(({ call, index }) => call.requests[index])))
+  const start = (target: Target, command: Places): void => {
+    const fiber = Effect.runFork(options.send(target, command.map(({ call, index }) => call.requests[index])))
     fiber.addObserver((exit) => {
       command.forEach(({ call, index }, i) => {
-        if (Exit.isFailure(exit)) return end(namespace, call, exit)
-        if (call.resume === undefined) return options.unclaimed?.(namespace, call.requests[index], exit.value[i])
+        if (Exit.isFailure(exit)) return end(call, exit)
+        if (call.resume === undefined) return options.unclaimed?.(call.requests[index], exit.value[i])
         call.answers[index] = exit.value[i]
         if (--call.missing === 0) call.resume(Exit.succeed(call.answers as ReadonlyArray<Answer>))
       })
@@ -79,28 +81,27 @@ export const make = <Request, Answer>(options: Options<Request, Answer>) => {
   }
 
   /** A call that failed or has left: what was answered already is nobody's. */
-  const end = (
-    namespace: string,
-    call: Call<Request, Answer>,
-    exit?: Exit.Exit<ReadonlyArray<Answer>, CacheError>
-  ): void => {
+  const end = (call: Call<Request, Answer>, exit?: Exit.Exit<ReadonlyArray<Answer>, CacheError>): void => {
     const { resume } = call
     if (resume === undefined) return
     call.resume = undefined
     call.answers.forEach((answer, i) => {
-      if (answer !== undefined) options.unclaimed?.(namespace, call.requests[i], answer)
+      if (answer !== undefined) options.unclaimed?.(call.requests[i], answer)
     })
     if (exit !== undefined) resume(exit)
   }
 
-  return (namespace: string, requests: ReadonlyArray<Request>): Effect.Effect<ReadonlyArray<Answer>, CacheError> =>
+  return (requests: ReadonlyArray<Request>): Effect.Effect<ReadonlyArray<Answer>, CacheError> =>
     requests.length === 0 ? Effect.succeed([]) : Effect.callback((resume) => {
       const answers = Array.from(requests, () => undefined)
       const call: Call<Request, Answer> = { requests, answers, missing: requests.length, resume }
       if (waiting.size === 0) queueMicrotask(flush)
-      let places = waiting.get(namespace)
-      if (places === undefined) waiting.set(namespace, places = [])
-      for (let index = 0; index < requests.length; index++) places.push({ call, index })
-      return Effect.sync(() => end(namespace, call))
+      for (let index = 0; index < requests.length; index++) {
+        const target = options.targetOf(requests[index])
+        let places = waiting.get(target)
+        if (places === undefined) waiting.set(target, places = [])
+        places.push({ call, index })
+      }
+      return Effect.sync(() => end(call))
     })
 }

@@ -1,19 +1,31 @@
 /**
- * What a process keeps of a namespace in Redis, and how its commands are named.
+ * What a process keeps of a namespace in Redis, by shard, and how its commands are named.
  */
-import type { LogicalClock } from "../../CacheStore.ts"
+import type { CacheKey, LogicalClock } from "../../CacheStore.ts"
 import type { DependencySet } from "../../Dependency.ts"
 import { orderOf } from "./prelude.ts"
 import * as Wire from "./wire.ts"
 
-/** What this process knows of a namespace. */
-export class Namespace {
+/** In which epoch of the first shard the others may be used (shards.ts). */
+export interface Openness {
+  readonly epoch: string
+  /** When the first shard has last answered, or been asked in vain. */
+  readonly atMillis: number
+  readonly isUnconfirmed: boolean
+}
+
+/** What this process knows of one shard of a namespace. */
+export class Shard {
+  readonly namespace: Namespace
+  readonly index: number
   readonly keys: Wire.Keys
   /** The highest clock seen, by which a Redis that went back is noticed. */
   seen: LogicalClock | undefined
 
-  constructor(prefix: string, name: string) {
-    this.keys = new Wire.Keys(prefix, name)
+  constructor(namespace: Namespace, prefix: string, index: number) {
+    this.namespace = namespace
+    this.index = index
+    this.keys = new Wire.Keys(prefix, namespace.name, index)
     this.seen = undefined
   }
 
@@ -24,7 +36,61 @@ export class Namespace {
       if (order < 0 || (order === 0 && clock.epoch === this.seen.epoch && clock.clock <= this.seen.clock)) return
     }
     this.seen = { epoch: clock.epoch, clock: clock.clock }
+    if (this.index === 0 && this.namespace.opened?.epoch !== clock.epoch) this.namespace.opened = undefined
   }
+
+  /** It has answered. */
+  replied(clock: LogicalClock, nowMillis: number): void {
+    this.saw(clock)
+    const { opened } = this.namespace
+    if (this.index === 0 && opened?.epoch === clock.epoch) {
+      this.namespace.opened = { epoch: opened.epoch, atMillis: nowMillis, isUnconfirmed: false }
+    }
+  }
+}
+
+/** What this process knows of a namespace. */
+export class Namespace {
+  readonly name: string
+  /** Those that this process spreads it over. */
+  readonly shards: ReadonlyArray<Shard>
+  private readonly prefix: string
+  /** Those that others use besides. */
+  private readonly others = new Map<number, Shard>()
+  /** That the other shards than the first may be used. */
+  opened: Openness | undefined
+
+  constructor(prefix: string, name: string, count: number) {
+    this.name = name
+    this.prefix = prefix
+    this.shards = Array.from({ length: count }, (_, index) => new Shard(this, prefix, index))
+    this.opened = undefined
+  }
+
+  /** Where an entry is kept, and its flight and group with it. */
+  shardOf({ fingerprint }: CacheKey): Shard {
+    return this.shards[this.shards.length === 1 ? 0 : shardOf(fingerprint, this.shards.length)]
+  }
+
+  /** One of all shards that anybody uses. */
+  shardAt(index: number): Shard {
+    if (index < this.shards.length) return this.shards[index]
+    let shard = this.others.get(index)
+    if (shard === undefined) this.others.set(index, shard = new Shard(this, this.prefix, index))
+    return shard
+  }
+}
+
+/**
+ * The shard of a fingerprint: FNV-1a with a finalizer, so that it has nothing in common with the part of a group that
+ * the same fingerprint falls into.
+ */
+export const shardOf = (fingerprint: string, count: number): number => {
+  let hash = 0x811c9dc5
+  for (let i = 0; i < fingerprint.length; i++) hash = Math.imul(hash ^ fingerprint.charCodeAt(i), 0x01000193)
+  hash = Math.imul(hash ^ hash >>> 16, 0x85ebca6b)
+  hash = Math.imul(hash ^ hash >>> 13, 0xc2b2ae35)
+  return ((hash ^ hash >>> 16) >>> 0) % count
 }
 
 /** The distinct dependency sets of a batch, numbered from 1 as Lua does. */
@@ -42,7 +108,8 @@ export class Sets {
   }
 }
 
-// An epoch never repeats: no two processes draw the same 128 bits, no process counts a number twice.
+// An epoch never repeats: no two processes draw the same 128 bits, no process counts a number twice, and the shard is
+// added to it.
 export const makeNonces = (): () => string => {
   const bytes = crypto.getRandomValues(new Uint8Array(16))
   const process = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")

@@ -97,8 +97,10 @@ end
 local function rotate(write)
   order = math.max(micros, (order or 0) + 1, (seenOrder or 0) + 1)
   epoch, clock = text(order) .. "-" .. NONCE, 0
+  local shards = ask("HMGET", META, "shards", "ready")
   redis.call("UNLINK", META, STAMPS)
   write("HSET", META, "epoch", epoch, "clk", "0", "replid", replid or "")
+  if shards[1] then write("HSET", META, "shards", shards[1], "ready", shards[2] or "1") end
   write("ZADD", STAMPS, "+inf", "~" .. epoch)
   publish(true, {})
 end

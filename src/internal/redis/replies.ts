@@ -6,6 +6,7 @@ import type { RedisError } from "effect/persistence/Redis"
 import * as Predicate from "effect/Predicate"
 import * as CacheError from "../../CacheError.ts"
 import type { LogicalClock, MissReason } from "../../CacheStore.ts"
+import { maxShards } from "./shards.ts"
 
 /** A reply that no script returns. */
 export class UnexpectedReply extends Error {
@@ -78,16 +79,25 @@ export const released = (reply: unknown, nonce: string): void => {
   answering(of, nonce)
 }
 
-export const invalidated = (reply: unknown, nonce: string): LogicalClock =>
-  clockOf(reply, nonce, "invalidated", "INVALIDATE")
+/** At which clock, and how many shards there are. */
+export const invalidated = (reply: unknown, nonce: string) => {
+  const { at, more: [shards] } = clockOf(reply, nonce, "invalidated", "INVALIDATE", 1)
+  return { at, shards: whole(shards, maxShards) }
+}
 
-export const beaten = (reply: unknown, nonce: string): LogicalClock => clockOf(reply, nonce, "beaten", "BEAT")
+/** In which epoch, and how many shards are ready. */
+export const opened = (reply: unknown, nonce: string) => {
+  const { at, more: [ready] } = clockOf(reply, nonce, "opened", "OPEN", 1)
+  return { at, ready: whole(ready, maxShards) }
+}
 
-const clockOf = (reply: unknown, nonce: string, expected: string, script: string): LogicalClock => {
-  const [tag, of, epoch, clock] = tuple(reply, 4)
+export const beaten = (reply: unknown, nonce: string): LogicalClock => clockOf(reply, nonce, "beaten", "BEAT", 0).at
+
+const clockOf = (reply: unknown, nonce: string, expected: string, script: string, count: number) => {
+  const [tag, of, epoch, clock, ...more] = tuple(reply, 4 + count)
   if (tag !== expected) throw unexpected(script)
   answering(of, nonce)
-  return logicalClock(epoch, clock)
+  return { at: logicalClock(epoch, clock), more }
 }
 
 /** A client whose replies got out of step hands over another call's: other rows, or that another write was delivered. */

@@ -1,10 +1,10 @@
 /**
  * The scripts of the Redis store, each one round trip.
  *
- * A namespace owns a hash and a sorted set without TTL, and entries and flights
+ * A shard of a namespace owns a hash and a sorted set without TTL, and entries and flights
  * with one:
  *
- * - `meta`: `epoch`, `clk`, `replid`, and per table a field `s:<table>` with the
+ * - `meta`: `epoch`, `clk`, `replid`, of the first shard `shards` and `ready`, and per table a field `s:<table>` with the
  *   shapes registered for it, oldest first;
  * - `stamps`: what is registered, each member with the clock it was registered
  *   or last invalidated at, and a sentinel `~<epoch>`;
@@ -30,7 +30,7 @@
  *    place once an invalidation has overtaken it. It says who reads, and decides
  *    nothing about what may be served: fills are judged by clocks alone.
  *
- * An epoch is `<order>-<nonce>`. Orders grow as far as anyone can know: a new one
+ * An epoch is `<order>-<nonce>@<shard>`, so no two shards have the same. Orders grow as far as anyone can know: a new one
  * is above the time in microseconds, above the one it replaces and above the one
  * the caller has seen. So `(epoch, clock)` is a high-water mark:
  *
@@ -347,7 +347,8 @@ export interface InvalidateArguments {
 }
 
 /**
- * INVALIDATE returns `{ "invalidated", nonce, epoch, clock }`.
+ * INVALIDATE returns `{ "invalidated", nonce, epoch, clock, shards }`: of the first shard how many there are to be
+ * invalidated, see shards.ts, of any other 1.
  *
  * When it returns, no entry and no lease from before is valid that depends on a
  * stamp it was given, or on what an image makes of the registered shapes. It stamps
@@ -420,6 +421,7 @@ local function markImages()
 end
 
 redis.call("DEL", KEYS[3])
+local shards = ask("HGET", META, "shards")
 -- \`open\` comes first: it tells the order that a new epoch must be above.
 if not open() or ARGV[6] == "1" then rotate(redis.pcall)
 else
@@ -437,6 +439,6 @@ else
   else publish(false, stamps) end
 end
 if #KEYS > 3 then redis.call("UNLINK", unpack(KEYS, 4)) end
-return { "invalidated", NONCE, epoch, text(clock) }
+return { "invalidated", NONCE, epoch, text(clock), type(shards) == "string" and shards or "1" }
 `
 }

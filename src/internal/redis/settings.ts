@@ -5,6 +5,7 @@ import type * as Duration from "effect/Duration"
 import { InvalidOptionError } from "../../CacheError.ts"
 import * as Options from "../options.ts"
 import type { Layout } from "./layouts.ts"
+import { maxShards } from "./shards.ts"
 import type { Settings } from "./store.ts"
 
 /** Reads them, and refuses what is neither one of them nor of `more`. */
@@ -15,13 +16,17 @@ export const make = (
     readonly prefix?: string | undefined
     readonly maxDependencies?: number | undefined
     readonly flightTimeout?: Duration.Input | undefined
+    readonly shards?: number | undefined
   } | undefined,
   more: ReadonlyArray<string>
 ): Settings => {
-  Options.known(owner, options, ["layout", "prefix", "maxDependencies", "flightTimeout", ...more])
+  Options.known(owner, options, ["layout", "prefix", "maxDependencies", "flightTimeout", "shards", ...more])
   const prefix = Options.text(owner, "prefix", options?.prefix ?? "eqc")
   if (/[{}]/.test(prefix)) throw new InvalidOptionError(owner, "prefix", prefix, "without braces")
+  const shards = Options.count(owner, "shards", options?.shards, 1)
+  if (shards > maxShards) throw new InvalidOptionError(owner, "shards", shards, `at most ${maxShards}`)
   return {
+    shards,
     layout: Options.oneOf(owner, "layout", options?.layout, ["flat", "grouped"], "flat"),
     prefix,
     maxDependencies: Options.count(owner, "maxDependencies", options?.maxDependencies, 200_000),

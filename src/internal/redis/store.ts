@@ -9,6 +9,7 @@ import { CacheError, InvalidOptionError, InvalidReply } from "../../CacheError.t
 import type {
   CacheKey,
   CacheStore,
+  InvalidateRequest,
   Invalidation,
   Lease,
   LogicalClock,
@@ -16,15 +17,16 @@ import type {
   Outcome,
   StoreRequest
 } from "../../CacheStore.ts"
-import type { DependencySet } from "../../Dependency.ts"
+import * as Dependency from "../../Dependency.ts"
 import * as Coalesce from "./coalesce.ts"
 import * as Coherence from "./coherence.ts"
 import type { Layout } from "./layouts.ts"
-import { makeNonces, Namespace, Sets } from "./namespace.ts"
+import { makeNonces, Namespace, Sets, type Shard } from "./namespace.ts"
 import type { Head } from "./prelude.ts"
 import * as Replies from "./replies.ts"
 import * as Script from "./script.ts"
 import * as Scripts from "./scripts.ts"
+import * as Shards from "./shards.ts"
 import * as Wire from "./wire.ts"
 
 export interface Settings {
@@ -34,10 +36,13 @@ export interface Settings {
   readonly flightMillis: number
   /** How many lookups or fills a command carries at most: a script holds up everybody else's while it runs. */
   readonly maxRequests: number
+  /** How many hash tags a namespace is spread over. */
+  readonly shards: number
 }
 
 /** A lookup on its way. */
 interface Asked {
+  readonly shard: Shard
   readonly request: LookupRequest
   readonly set: Wire.WireSet
   /** Of its caller. */
@@ -47,6 +52,7 @@ interface Asked {
 
 /** A fill on its way. */
 interface Filled {
+  readonly shard: Shard
   readonly request: StoreRequest
   readonly set: Wire.WireSet
   readonly text: string
@@ -60,7 +66,8 @@ export interface RedisOperations {
    * Asks for a beat, which is published under the nonce. Succeeds where Redis accepts writes. `sent` must be run once.
    */
   readonly beat: (
-    namespace: string
+    namespace: string,
+    shard: number
   ) => { readonly nonce: string; readonly sent: Effect.Effect<LogicalClock, CacheError> }
   /** The clock at which what was valid at a lease still is; `undefined` where it is not. */
   readonly hold: (
@@ -68,11 +75,13 @@ export interface RedisOperations {
     requests: ReadonlyArray<HoldRequest>
   ) => Effect.Effect<ReadonlyArray<LogicalClock | undefined>, CacheError>
   /** Raises the mark by which a Redis that went back is noticed. */
-  readonly saw: (namespace: string, clock: LogicalClock) => void
+  readonly saw: (namespace: string, shard: number, clock: LogicalClock) => void
+  /** Where an entry is kept. */
+  readonly shardOf: (key: CacheKey) => number
 }
 
 export interface HoldRequest {
-  readonly dependencies: DependencySet
+  readonly dependencies: Dependency.DependencySet
   readonly at: LogicalClock
 }
 
@@ -80,8 +89,8 @@ export const channelOf = (prefix: string): string => `${prefix}:changes`
 
 export const make = (
   redis: Redis.Redis["Service"],
-  { flightMillis, layout, maxDependencies, maxRequests, prefix }: Settings
-): CacheStore["Service"] & RedisOperations => {
+  { flightMillis, layout, maxDependencies, maxRequests, prefix, shards }: Settings
+): CacheStore["Service"] & RedisOperations & { readonly shards: number } => {
   const channel = channelOf(prefix)
   const runLookup = Script.run(redis, Scripts.lookup[layout])
   const runStore = Script.run(redis, Scripts.store[layout])
@@ -89,22 +98,41 @@ export const make = (
   const runInvalidate = Script.run(redis, Scripts.invalidate)
   const runBeat = Script.run(redis, Coherence.beat)
   const runHold = Script.run(redis, Coherence.hold)
+  const runOpen = Script.run(redis, Shards.open)
   const nonces = makeNonces()
   const namespaces = new Map<string, Namespace>()
 
   const namespaceOf = (name: string): Namespace => {
     let namespace = namespaces.get(name)
-    if (namespace === undefined) namespaces.set(name, namespace = new Namespace(prefix, name))
+    if (namespace === undefined) namespaces.set(name, namespace = new Namespace(prefix, name, shards))
     return namespace
   }
 
-  const headOf = (namespace: Namespace): Head => ({
-    nonce: nonces(),
-    seenEpoch: namespace.seen?.epoch ?? "",
-    seenClock: namespace.seen?.clock ?? 0,
+  const headOf = (shard: Shard): Head => ({
+    nonce: `${nonces()}@${shard.index}`,
+    seenEpoch: shard.seen?.epoch ?? "",
+    seenClock: shard.seen?.clock ?? 0,
     channel,
-    namespace: namespace.keys.namespace
+    namespace: shard.keys.namespace
   })
+
+  const guard = Shards.makeGuard({
+    open: (first, shards, cleared) => {
+      const head = headOf(first)
+      return run(
+        "lookup",
+        runOpen({ head, keys: first.keys.metadata, shards, cleared }),
+        (reply) => Replies.opened(reply, head.nonce)
+      ).pipe(Effect.tap(({ at }) => replied(first, at)))
+    },
+    clear: (shard) => invalidate(shard, { namespace: shard.namespace.name, ...Dependency.allTargets })
+  })
+
+  const shardOf = (key: CacheKey): Shard => namespaceOf(key.namespace).shardOf(key)
+
+  /** A shard has answered: a new epoch of the first one means that the others are to be asked for anew. */
+  const replied = (shard: Shard, clock: LogicalClock) =>
+    Effect.map(Clock.currentTimeMillis, (now) => shard.replied(clock, now))
 
   const addressOf = (keys: Wire.Keys, { fingerprint }: CacheKey, wire: Wire.WireSet, set: number) =>
     layout === "flat"
@@ -115,45 +143,47 @@ export const make = (
         set
       }
 
-  const lookup = Coalesce.make<Asked, Outcome>({
+  const lookup = Coalesce.make<Shard, Asked, Outcome>({
+    targetOf: ({ shard }) => shard,
     maxRequests,
     maxBytes: maxStampBytes,
     bytesOf: ({ set }) => set.stamps.length + set.shapes.length,
-    send: (name, asked) => {
-      const namespace = namespaceOf(name)
+    send: (shard, asked) => {
       const sets = new Sets()
-      const head = headOf(namespace)
+      const head = headOf(shard)
       const entries = asked.map(({ request: { dependencies, key, maxAgeMillis }, set, token }) => ({
-        ...addressOf(namespace.keys, key, set, sets.index(dependencies, set)),
+        ...addressOf(shard.keys, key, set, sets.index(dependencies, set)),
         maxAgeMillis: wholeAge(maxAgeMillis),
         token
       }))
-      const keys = namespace.keys.metadata
-      return run(
+      const keys = shard.keys.metadata
+      const found = run(
         "lookup",
         runLookup({ head, keys, maxDependencies, flightMillis, sets: sets.list, entries }),
         (reply) => Replies.found(reply, head.nonce, asked.length)
-      ).pipe(Effect.map((found) => {
-        namespace.saw(found)
-        return found.outcomes.map((outcome, i) => toOutcome(outcome, asked[i], found))
-      }))
+      )
+      return Effect.flatMap(guard(shard, found), (found) =>
+        Effect.as(
+          replied(shard, found),
+          found.outcomes.map((outcome, i) => toOutcome(outcome, asked[i], found))
+        ))
     },
     // Nobody is there to read it, so the next one who asks is to.
-    unclaimed: (name, { request: { key } }, { lease }) => {
-      if (lease.flight !== undefined) Effect.runFork(Effect.ignore(release(name, [{ key, lease }], false)))
+    unclaimed: ({ request: { key } }, { lease }) => {
+      if (lease.flight !== undefined) Effect.runFork(Effect.ignore(release([{ key, lease }], false)))
     }
   })
 
-  const store = Coalesce.make<Filled, Verdict>({
+  const store = Coalesce.make<Shard, Filled, Verdict>({
+    targetOf: ({ shard }) => shard,
     maxRequests,
     maxBytes: maxValueBytes,
     bytesOf: ({ set, text }) => set.stamps.length + text.length,
-    send: (name, filled) => {
-      const namespace = namespaceOf(name)
+    send: (shard, filled) => {
       const sets = new Sets()
-      const head = headOf(namespace)
+      const head = headOf(shard)
       const entries = filled.map(({ request: { entry, key, lease }, set, text }) => ({
-        ...addressOf(namespace.keys, key, set, sets.index(entry.dependencies, set)),
+        ...addressOf(shard.keys, key, set, sets.index(entry.dependencies, set)),
         epoch: lease.epoch,
         lease: lease.clock,
         token: lease.flight ?? "",
@@ -164,27 +194,28 @@ export const make = (
       }))
       return run(
         "store",
-        runStore({ head, keys: namespace.keys.metadata, sets: sets.list, entries }),
+        runStore({ head, keys: shard.keys.metadata, sets: sets.list, entries }),
         (reply) => Replies.stored(reply, head.nonce, filled.length)
-      ).pipe(Effect.map((stored) => {
-        if (stored.at !== undefined) namespace.saw(stored.at)
-        return stored.verdicts
-      }))
+      ).pipe(
+        Effect.flatMap(({ at, verdicts }) => Effect.as(at === undefined ? Effect.void : replied(shard, at), verdicts))
+      )
     }
   })
 
-  const release = (
-    name: string,
-    flights: ReadonlyArray<{ readonly key: CacheKey; readonly lease: Lease }>,
-    free = true
-  ) => {
-    const { keys } = namespaceOf(name)
-    const own = flights.flatMap(({ key, lease }) =>
-      lease.flight === undefined ? [] : [{ key: keys.flight(key.fingerprint), token: lease.flight }]
-    )
-    if (own.length === 0) return Effect.void
-    const nonce = nonces()
-    return run("release", runRelease({ nonce, free, flights: own }), (reply) => Replies.released(reply, nonce))
+  const release = (flights: ReadonlyArray<{ readonly key: CacheKey; readonly lease: Lease }>, free = true) => {
+    const byShard = new Map<Shard, Array<{ readonly key: string; readonly token: string }>>()
+    for (const { key, lease } of flights) {
+      if (lease.flight === undefined) continue
+      const shard = shardOf(key)
+      const own = { key: shard.keys.flight(key.fingerprint), token: lease.flight }
+      const others = byShard.get(shard)
+      if (others === undefined) byShard.set(shard, [own])
+      else others.push(own)
+    }
+    return Effect.forEach(byShard.values(), (flights) => {
+      const nonce = nonces()
+      return run("release", runRelease({ nonce, free, flights }), (reply) => Replies.released(reply, nonce))
+    }, { concurrency: "unbounded", discard: true })
   }
 
   const lookupMany = (requests: ReadonlyArray<LookupRequest>): Effect.Effect<ReadonlyArray<Outcome>, CacheError> =>
@@ -192,10 +223,14 @@ export const make = (
     Effect.flatMap(Clock.currentTimeMillis, (askedAtMillis) => {
       // One for all: a key that a caller names twice is not one that it waits for itself.
       const token = nonces()
-      return lookup(
-        namespaceOfAll(requests),
-        requests.map((request) => ({ request, set: Wire.set(request.dependencies), token, askedAtMillis }))
-      )
+      checkNamespace(requests)
+      return lookup(requests.map((request) => ({
+        shard: shardOf(request.key),
+        request,
+        set: Wire.set(request.dependencies),
+        token,
+        askedAtMillis
+      })))
     })
 
   const storeMany = (requests: ReadonlyArray<StoreRequest>): Effect.Effect<ReadonlyArray<Verdict>, CacheError> =>
@@ -206,14 +241,14 @@ export const make = (
         const text = request.key.codec.encode(request.entry.value)
         if (text === undefined || !isWellFormed(text)) return
         places.push(place)
-        filled.push({ request, set: Wire.set(request.entry.dependencies), text })
+        filled.push({ shard: shardOf(request.key), request, set: Wire.set(request.entry.dependencies), text })
       })
-      const name = namespaceOfAll(requests)
-      const stored = store(name, filled)
+      checkNamespace(requests)
+      const stored = store(filled)
       if (filled.length === requests.length) return stored
       // What has no text is refused here, and those who wait for it are told as they are of any fill that is.
       return Effect.andThen(
-        Effect.ignore(release(name, requests.filter((_, place) => !places.includes(place)))),
+        Effect.ignore(release(requests.filter((_, place) => !places.includes(place)))),
         Effect.map(stored, (verdicts) => {
           const all = requests.map((): Verdict => "refused")
           verdicts.forEach((verdict, i) => {
@@ -224,43 +259,96 @@ export const make = (
       )
     })
 
-  const hold = Coalesce.make<HoldRequest, LogicalClock | undefined>({
+  const hold = Coalesce.make<Shard, HoldRequest & { readonly shard: Shard }, LogicalClock | undefined>({
+    targetOf: ({ shard }) => shard,
     maxRequests,
     maxBytes: maxStampBytes,
     bytesOf: ({ dependencies }) => Wire.set(dependencies).stamps.length,
-    send: (name, requests) => {
-      const namespace = namespaceOf(name)
+    send: (shard, requests) => {
       const sets = new Sets()
-      const head = headOf(namespace)
+      const head = headOf(shard)
       const entries = requests.map(({ at, dependencies }) => ({
         set: sets.index(dependencies, Wire.set(dependencies)),
         epoch: at.epoch,
         lease: at.clock
       }))
-      return run(
+      const held = run(
         "lookup",
-        runHold({ head, keys: namespace.keys.writable, sets: sets.list, entries }),
+        runHold({ head, keys: shard.keys.writable, sets: sets.list, entries }),
         (reply) => Replies.held(reply, head.nonce, requests.length)
-      ).pipe(Effect.map(({ at, verdicts }) => {
-        if (at !== undefined) namespace.saw(at)
-        return verdicts.map((holds) => holds ? at : undefined)
-      }))
+      )
+      return Effect.flatMap(guard(shard, held), ({ at, verdicts }) =>
+        Effect.as(
+          at === undefined ? Effect.void : replied(shard, at),
+          verdicts.map((holds) => holds ? at : undefined)
+        ))
     }
   })
 
+  /** Invalidates in one shard. */
+  const invalidate = (shard: Shard, request: InvalidateRequest) =>
+    Effect.suspend(() => {
+      const head = headOf(shard)
+      return run(
+        "invalidate",
+        runInvalidate({
+          head,
+          keys: shard.keys.writable,
+          ...Wire.targets(request),
+          groups: layout === "flat"
+            ? []
+            : Wire.tables(request).slice(0, maxTablesDropped).flatMap((table) => shard.keys.groupsOfTable(table))
+        }),
+        (reply) => Replies.invalidated(reply, head.nonce)
+      ).pipe(Effect.tap(({ at }) => replied(shard, at)))
+    })
+
+  /** All shards are asked, whatever one of them says: none gives up what another one has done. */
+  const invalidateAll = Effect.fnUntraced(function*(request: InvalidateRequest) {
+    const namespace = namespaceOf(request.namespace)
+    const delivered = request.delivered ?? new Map<number, LogicalClock>()
+    const exits = yield* Effect.forEach(
+      namespace.shards.filter(({ index }) => !delivered.has(index)),
+      (shard) =>
+        invalidate(shard, request).pipe(
+          Effect.tap(({ shards }) =>
+            Effect.forEach(
+              // Those that other processes use besides belong to the first one, which alone knows of them.
+              Array.from({ length: shards - namespace.shards.length }, (_, i) => namespace.shards.length + i),
+              (index) => invalidate(namespace.shardAt(index), request),
+              { concurrency: "unbounded", discard: true }
+            )
+          ),
+          Effect.tap(({ at }) => Effect.sync(() => delivered.set(shard.index, at))),
+          Effect.exit
+        ),
+      { concurrency: "unbounded" }
+    )
+    for (const exit of exits) yield* exit
+    return namespace.shards.map(({ index }) => delivered.get(index)!)
+  })
+
   return {
-    hold,
-    beat: (name) => {
+    shards,
+    shardOf: (key) => shardOf(key).index,
+    hold: (name, requests) => {
       const namespace = namespaceOf(name)
-      const head = headOf(namespace)
+      return hold(requests.map((request) => ({
+        ...request,
+        shard: namespace.shardAt(Wire.shardOfEpoch(request.at.epoch))
+      })))
+    },
+    beat: (name, index) => {
+      const shard = namespaceOf(name).shards[index]
+      const head = headOf(shard)
       const sent = run(
         "lookup",
-        runBeat({ head, keys: namespace.keys.writable }),
+        runBeat({ head, keys: shard.keys.writable }),
         (reply) => Replies.beaten(reply, head.nonce)
       )
-      return { nonce: head.nonce, sent: Effect.tap(sent, (clock) => Effect.sync(() => namespace.saw(clock))) }
+      return { nonce: head.nonce, sent: Effect.tap(sent, (clock) => replied(shard, clock)) }
     },
-    saw: (name, clock) => namespaceOf(name).saw(clock),
+    saw: (name, index, clock) => namespaceOf(name).shards[index].saw(clock),
     shared: true,
     peek: () => undefined,
     lookup: (key, dependencies, maxAgeMillis) =>
@@ -268,27 +356,8 @@ export const make = (
     lookupMany,
     store: (key, entry, lease) => Effect.map(storeMany([{ key, entry, lease }]), ([verdict]) => verdict),
     storeMany,
-    release: (key, lease) => Effect.suspend(() => release(key.namespace, [{ key, lease }])),
-    invalidate: (request) =>
-      Effect.suspend(() => {
-        const namespace = namespaceOf(request.namespace)
-        const head = headOf(namespace)
-        return run(
-          "invalidate",
-          runInvalidate({
-            head,
-            keys: namespace.keys.writable,
-            ...Wire.targets(request),
-            groups: layout === "flat"
-              ? []
-              : Wire.tables(request).slice(0, maxTablesDropped).flatMap((table) => namespace.keys.groupsOfTable(table))
-          }),
-          (reply) => Replies.invalidated(reply, head.nonce)
-        ).pipe(Effect.map((clock) => {
-          namespace.saw(clock)
-          return [clock]
-        }))
-      }),
+    release: (key, lease) => Effect.suspend(() => release([{ key, lease }])),
+    invalidate: invalidateAll,
     changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(
       Stream.mapError((error) => new CacheError({ operation: "subscribe", reason: Replies.reasonOf(error) })),
       Stream.mapEffect(({ message }) => {
@@ -371,14 +440,12 @@ const toOutcome = (
   return claim === undefined ? { _tag: "Hit", ...kept } : { _tag: "Stale", ...kept, waiting: claim._tag === "wait" }
 }
 
-const namespaceOfAll = (requests: ReadonlyArray<{ readonly key: CacheKey }>): string => {
-  const namespace = requests[0]?.key.namespace ?? ""
+const checkNamespace = (requests: ReadonlyArray<{ readonly key: CacheKey }>): void => {
   for (const { key } of requests) {
-    if (key.namespace !== namespace) {
+    if (key.namespace !== requests[0].key.namespace) {
       throw new InvalidOptionError("RedisStore", "namespace", key.namespace, "that of all keys of a batch")
     }
   }
-  return namespace
 }
 
 // A value that is not well formed would come back from UTF-8 as another one.

@@ -50,7 +50,7 @@ export const set = (dependencies: Dependency.DependencySet): WireSet => {
   return wire
 }
 
-/** The keys that scripts name themselves by: all of one namespace share a hash tag, hence a slot. */
+/** The keys that scripts name themselves by: all of one shard share a hash tag, hence a slot. */
 export class Keys {
   private readonly base: string
   readonly namespace: string
@@ -58,9 +58,9 @@ export class Keys {
   /** The same, and one that scripts may delete, to learn whether Redis accepts writes. */
   readonly writable: readonly [meta: string, stamps: string, scratch: string]
 
-  constructor(prefix: string, namespace: string) {
+  constructor(prefix: string, namespace: string, shard: number) {
     this.namespace = name(namespace)
-    this.base = `${prefix}:{${this.namespace}:0}:`
+    this.base = `${prefix}:{${this.namespace}:${shard}}:`
     this.metadata = [`${this.base}meta`, `${this.base}stamps`]
     this.writable = [...this.metadata, `${this.base}scratch`]
   }
@@ -173,9 +173,13 @@ export const tables = (request: InvalidateRequest): ReadonlyArray<string> => {
   return [...found]
 }
 
+/** The shard whose epoch this is: the last thing it says. `NaN` of what is no epoch. */
+export const shardOfEpoch = (epoch: string): number => Number(/@(\d{1,4})$/.exec(epoch)?.[1])
+
 /** A process asks how far it has heard: behind all invalidations that were acknowledged before it asked. */
 export interface Beat extends LogicalClock {
   readonly namespace: string
+  readonly shard: number
   /** Names who asked, and which time. */
   readonly nonce: string
 }
@@ -184,7 +188,9 @@ export interface Beat extends LogicalClock {
 export const message = (text: string): Invalidation | Beat | undefined => {
   const [version, name, epoch, clock, kind, ...rest] = text.split("\t")
   if (version !== "1" || !epoch || !/^\d{1,16}$/.test(clock ?? "")) return undefined
-  const head = { namespace: nameBack(name), epoch, clock: Number(clock) }
+  const shard = shardOfEpoch(epoch)
+  if (!(shard >= 0)) return undefined
+  const head = { namespace: nameBack(name), shard, epoch, clock: Number(clock) }
   if (kind === "b") return rest.length === 1 ? { ...head, nonce: rest[0] } : undefined
   if (kind !== "" && kind !== "*") return undefined
   try {

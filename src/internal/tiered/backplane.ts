@@ -25,13 +25,15 @@ import type { Changes } from "./changes.ts"
 import { type Moment, momentOf, Plane } from "./plane.ts"
 
 export interface Backplane {
-  /** The plane of a namespace; beats for it from now on. */
-  readonly planeOf: (namespace: string) => Plane
-  /** The plane of a namespace that somebody has asked for before. */
-  readonly find: (namespace: string) => Plane | undefined
-  /** Asks for a beat at once, and waits until Redis has accepted it. For the latest plane of a namespace. */
+  /** The planes of a namespace, by shard; beats for them from now on. */
+  readonly planesOf: (namespace: string) => Planes
+  /** The planes of a namespace that somebody has asked for before. */
+  readonly find: (namespace: string) => Planes | undefined
+  /** Asks for a beat at once, and waits until Redis has accepted it. For the latest plane of a shard. */
   readonly prove: (plane: Plane) => Effect.Effect<unknown, CacheError>
 }
+
+export type Planes = ReadonlyArray<Plane>
 
 // A namespace that nobody has used during so many beats is forgotten, unless somebody listens to changes.
 const idleBeats = 100
@@ -44,7 +46,7 @@ const pauseOf = (failures: number): Duration.Duration => Duration.millis(Math.mi
 export const make = Effect.fnUntraced(function*(options: {
   readonly redis: Redis.Redis["Service"]
   readonly channel: string
-  readonly shared: RedisOperations
+  readonly shared: RedisOperations & { readonly shards: number }
   readonly table: MemoryTable
   readonly maxStalenessMillis: number
   readonly changes: Changes
@@ -53,7 +55,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const clock = yield* Clock.Clock
   const context = yield* Effect.context<never>()
   const fork = Effect.runForkWith(context)
-  const planes = new Map<string, Member>()
+  const groups = new Map<string, Group>()
   let session: Session | undefined
 
   /** Asks for a beat, unless one is on its way. */
@@ -63,7 +65,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const beatAnew = (member: Member): Fiber.Fiber<unknown, CacheError> => {
     const { plane } = member
     const moment = momentOf(clock)
-    const { nonce, sent } = shared.beat(plane.namespace)
+    const { nonce, sent } = shared.beat(plane.namespace, plane.shard)
     plane.sent(nonce, moment)
     const beating = fork(
       Effect.timeoutOrElse(sent, {
@@ -82,33 +84,45 @@ export const make = Effect.fnUntraced(function*(options: {
     return beating
   }
 
-  const planeOf = (namespace: string): Plane => {
-    let member = planes.get(namespace)
-    if (member === undefined) {
-      const plane = new Plane({ namespace, table, clock, maxStalenessMillis, changes })
-      planes.set(namespace, member = { plane, idle: 0, beating: undefined })
-      beat(member)
+  const planesOf = (namespace: string): Planes => {
+    let group = groups.get(namespace)
+    if (group === undefined) {
+      const members = Array.from({ length: shared.shards }, (_, shard): Member => ({
+        plane: new Plane({ namespace, shard, table, clock, maxStalenessMillis, changes }),
+        beating: undefined
+      }))
+      groups.set(namespace, group = { members, planes: members.map(({ plane }) => plane), idle: 0 })
+      members.forEach(beat)
     }
-    return member.plane
+    return group.planes
   }
 
   const beatAll = Effect.sync(() => {
-    for (const member of planes.values()) {
-      const { plane } = member
-      member.idle = plane.wasUsed ? 0 : member.idle + 1
-      plane.wasUsed = false
-      if (member.idle >= idleBeats && !changes.isListenedTo) {
-        plane.lose()
-        planes.delete(plane.namespace)
-        continue
+    for (const [namespace, group] of groups) {
+      group.idle = group.planes.some((plane) => plane.wasUsed) ? 0 : group.idle + 1
+      const isForgotten = group.idle >= idleBeats && !changes.isListenedTo
+      if (isForgotten) groups.delete(namespace)
+      for (const member of group.members) {
+        const { plane } = member
+        plane.wasUsed = false
+        if (isForgotten) {
+          plane.lose()
+          continue
+        }
+        beat(member)
+        if (session !== undefined && plane.isDeaf(session.since)) Deferred.doneUnsafe(session.deaf, Effect.void)
       }
-      beat(member)
-      if (session !== undefined && plane.isDeaf(session.since)) Deferred.doneUnsafe(session.deaf, Effect.void)
     }
   })
 
+  const beatAllAnew = () => {
+    for (const { members } of groups.values()) members.forEach(beatAnew)
+  }
+
   const lose = () => {
-    for (const { plane } of planes.values()) plane.lose()
+    for (const { planes } of groups.values()) {
+      for (const plane of planes) plane.lose()
+    }
   }
 
   const hear = (text: string): void => {
@@ -116,13 +130,14 @@ export const make = Effect.fnUntraced(function*(options: {
     if (message === undefined) {
       // Of whom it tells nobody knows.
       lose()
-      for (const member of planes.values()) beatAnew(member)
+      beatAllAnew()
       return
     }
-    const plane = planes.get(message.namespace)?.plane
+    // Others may spread the namespace over more shards: what they hold there is not held here.
+    const plane = groups.get(message.namespace)?.planes[message.shard]
     if (plane === undefined) return
     plane.hear(message)
-    shared.saw(message.namespace, message)
+    shared.saw(message.namespace, message.shard, message)
   }
 
   let failures = 0
@@ -147,7 +162,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const queue = yield* redis.subscribe(channel)
     const deaf = Deferred.makeUnsafe<void>()
     session = { since: momentOf(clock), deaf }
-    for (const member of planes.values()) beatAnew(member)
+    beatAllAnew()
     const messages = Effect.forever(Effect.flatMap(Queue.takeAll(queue), (messages) => {
       for (const { message } of messages) hear(message)
       return heard
@@ -184,17 +199,23 @@ export const make = Effect.fnUntraced(function*(options: {
   )
 
   return {
-    planeOf,
-    find: (namespace) => planes.get(namespace)?.plane,
-    prove: (plane) => Fiber.join(beat(planes.get(plane.namespace)!))
+    planesOf,
+    find: (namespace) => groups.get(namespace)?.planes,
+    prove: (plane) => Fiber.join(beat(groups.get(plane.namespace)!.members[plane.shard]))
   }
 })
 
 interface Member {
   readonly plane: Plane
+  beating: Fiber.Fiber<unknown, CacheError> | undefined
+}
+
+/** The shards of a namespace. */
+interface Group {
+  readonly members: ReadonlyArray<Member>
+  readonly planes: Planes
   /** During how many beats nobody has asked. */
   idle: number
-  beating: Fiber.Fiber<unknown, CacheError> | undefined
 }
 
 /** A subscription that stands, and what ends it when it is deaf. */

@@ -20,17 +20,15 @@ export interface Coherence {
   /** Whether each entry is held together with the clock at which it was valid. */
   readonly keepsClocks: boolean
   /** Whether what is held may be served, as far as time goes. `nowMillis` is by the wall clock. */
-  readonly serves: (namespace: string, nowMillis: number) => boolean
-  /** What must be known before a hit of L2 may be served, unless it is. */
-  readonly proof: (namespace: string, nowMillis: number) => Effect.Effect<unknown, CacheError> | undefined
+  readonly serves: (key: CacheStore.CacheKey, nowMillis: number) => boolean
+  /** What must be known before hits of L2 may be served, unless it is: for what was asked, what waits for it. */
+  readonly proof: (requests: ReadonlyArray<CacheStore.LookupRequest>, nowMillis: number) => Proof | undefined
   /** Whether what was valid in Redis at a clock may be held. */
-  readonly mayFill: (namespace: string, at: CacheStore.LogicalClock) => boolean
+  readonly mayFill: (key: CacheStore.CacheKey, at: CacheStore.LogicalClock) => boolean
   /** Whether each of the entries that are held is valid still, and at which clock: good for a fill that replaces it. */
   readonly confirm: (
     namespace: string,
-    entries: ReadonlyArray<
-      { readonly dependencies: Dependency.DependencySet; readonly at: CacheStore.LogicalClock | undefined }
-    >
+    entries: ReadonlyArray<HeldEntry>
   ) => Effect.Effect<ReadonlyArray<CacheStore.LogicalClock | undefined>, CacheError>
   /** Redis has answered a write of this process. */
   readonly wrote: (request: CacheStore.InvalidateRequest, at: CacheStore.Clocks) => void
@@ -38,8 +36,17 @@ export interface Coherence {
   readonly maxHeldMillis: number
 }
 
+/** An entry that is held, and the clock at which it was valid, where it is kept. */
+export interface HeldEntry {
+  readonly key: CacheStore.CacheKey
+  readonly dependencies: Dependency.DependencySet
+  readonly at: CacheStore.LogicalClock | undefined
+}
+
+export type Proof = (outcomes: ReadonlyArray<CacheStore.Outcome>) => Effect.Effect<unknown, CacheError>
+
 export interface Options {
-  readonly shared: RedisOperations
+  readonly shared: RedisOperations & { readonly shards: number }
   readonly table: MemoryTable
   readonly maxStalenessMillis: number
   readonly changes: Changes
@@ -52,27 +59,48 @@ export const backplane = (
   options: Options
 ): Effect.Effect<Coherence, never, Scope.Scope> =>
   Effect.map(Backplane.make({ redis, channel: channelOf(prefix), ...options }), (backplane) => {
+    const { shardOf } = options.shared
     // Most programs have one namespace.
-    let last: Plane | undefined
-    const find = (namespace: string): Plane | undefined =>
-      last?.namespace === namespace ? last : last = backplane.find(namespace)
+    let last: Backplane.Planes | undefined
+    const find = (namespace: string): Backplane.Planes | undefined =>
+      last?.[0].namespace === namespace ? last : last = backplane.find(namespace)
+    const planeOf = (key: CacheStore.CacheKey): Plane | undefined => {
+      const planes = find(key.namespace)
+      return planes === undefined || planes.length === 1 ? planes?.[0] : planes[shardOf(key)]
+    }
     return {
       peeks: true,
       keepsClocks: false,
-      serves: (namespace, nowMillis) => find(namespace)?.isFresh(nowMillis) === true,
-      proof: (namespace, nowMillis) => {
-        const plane = last = backplane.planeOf(namespace)
-        return plane.isProven(nowMillis) ? undefined : backplane.prove(plane)
+      serves: (key, nowMillis) => {
+        const planes = find(key.namespace)
+        if (planes === undefined) return false
+        // The shard of a key is only found out where it makes a difference: that takes its fingerprint.
+        return planes.every((plane) => plane.isFresh(nowMillis)) ||
+          (planes.length > 1 && planeOf(key)!.isFresh(nowMillis))
       },
-      mayFill: (namespace, at) => find(namespace)?.mayFill(at) === true,
-      confirm: (namespace, entries) => {
-        const lease = find(namespace)!.lease()
-        return Effect.succeed(entries.map(() => lease))
+      proof: (requests, nowMillis) => {
+        const planes = last = backplane.planesOf(requests[0].key.namespace)
+        const shards = requests.map(({ key }) => shardOf(key))
+        const unproven = new Map<number, Effect.Effect<unknown, CacheError>>()
+        for (const shard of shards) {
+          if (unproven.has(shard) || planes[shard].isProven(nowMillis)) continue
+          unproven.set(shard, backplane.prove(planes[shard]))
+        }
+        return unproven.size === 0 ? undefined : (outcomes) => {
+          const needed = new Set(shards.filter((_, i) => outcomes[i]._tag === "Hit"))
+          // One who was given a flight has seen Redis write.
+          outcomes.forEach(({ lease }, i) => lease.flight && needed.delete(shards[i]))
+          return Effect.all([...needed].flatMap((shard) => unproven.get(shard) ?? []), { concurrency: "unbounded" })
+        }
       },
-      wrote: (request, [at]) => {
-        last = backplane.planeOf(request.namespace)
-        last.wasUsed = true
-        last.wrote(request, at)
+      mayFill: (key, at) => planeOf(key)?.mayFill(at) === true,
+      confirm: (_, entries) => Effect.succeed(entries.map(({ key }) => planeOf(key)!.lease())),
+      wrote: (request, clocks) => {
+        const planes = last = backplane.planesOf(request.namespace)
+        clocks.forEach((at, shard) => {
+          planes[shard].wasUsed = true
+          planes[shard].wrote(request, at)
+        })
       },
       maxHeldMillis: Infinity
     }
@@ -120,7 +148,7 @@ export const ttl = (options: Options): Effect.Effect<Coherence> =>
         return true
       },
       proof: () => undefined,
-      mayFill: (namespace) => {
+      mayFill: ({ namespace }) => {
         namespaces.add(namespace)
         return true
       },
@@ -130,11 +158,9 @@ export const ttl = (options: Options): Effect.Effect<Coherence> =>
     }
   })
 
-const apply = (
-  { changes, table }: Options,
-  request: CacheStore.InvalidateRequest,
-  [{ clock, epoch }]: CacheStore.Clocks
-): void => {
+const apply = ({ changes, table }: Options, request: CacheStore.InvalidateRequest, at: CacheStore.Clocks): void => {
   const { all, stamps } = table.invalidate(request)
-  changes.publish({ namespace: request.namespace, epoch, clock, all, stamps })
+  at.forEach(({ clock, epoch }, shard) =>
+    changes.publish({ namespace: request.namespace, shard, epoch, clock, all, stamps })
+  )
 }

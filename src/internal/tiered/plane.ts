@@ -1,10 +1,12 @@
 /**
- * What one process has heard of a namespace, and whether that is enough to serve what
- * it holds itself.
+ * What one process has heard of a shard of a namespace, and whether that is enough to
+ * serve what it holds itself of it.
  *
- * Redis numbers the invalidations of a namespace and publishes each with its number.
- * The channel is in order, but it may lose messages without a word, lag behind, or end
- * unnoticed. So:
+ * Redis numbers the invalidations of a shard and publishes each with its number. The
+ * channel is in order, but it may lose messages without a word, lag behind, or end
+ * unnoticed. On a cluster it is in order as far as one node publishes, which a shard's
+ * does. Where another node takes over, its messages may overtake the last ones of the
+ * one before: what does not follow is told by its number or its epoch as well. So:
  *
  * 1. It starts empty, with a beat: a message that the process has asked for, which says
  *    how far Redis has come. Until one has returned nothing is served or filled.
@@ -48,11 +50,15 @@ export const momentOf = (clock: Clock.Clock): Moment => ({
   nanos: clock.monotonicTimeNanosUnsafe()
 })
 
+// What is applied or dropped is so for all that is held of the namespace, of other shards too: too much, and never too
+// little.
+
 // Not all of a process' writes are told by the channel, once it has ended. What is forgotten is applied twice.
 const maxAhead = 1024
 
 export interface PlaneOptions {
   readonly namespace: string
+  readonly shard: number
   readonly table: MemoryTable
   readonly clock: Clock.Clock
   readonly maxStalenessMillis: number
@@ -61,6 +67,7 @@ export interface PlaneOptions {
 
 export class Plane {
   readonly namespace: string
+  readonly shard: number
   /** Whether somebody has asked since this was set to `false`. */
   wasUsed = true
   private readonly options: PlaneOptions
@@ -80,6 +87,7 @@ export class Plane {
 
   constructor(options: PlaneOptions) {
     this.namespace = options.namespace
+    this.shard = options.shard
     this.options = options
     this.maxNanos = BigInt(Math.ceil(options.maxStalenessMillis * 1e6))
   }
@@ -199,7 +207,8 @@ export class Plane {
 
   private apply(change: CacheStore.LogicalClock & CacheStore.InvalidateRequest): CacheStore.Invalidation {
     const { all, stamps } = this.options.table.invalidate(change)
-    const applied = { namespace: this.namespace, epoch: change.epoch, clock: change.clock, all, stamps }
+    const { namespace, shard } = this
+    const applied = { namespace, shard, epoch: change.epoch, clock: change.clock, all, stamps }
     this.options.changes.publish(applied)
     return applied
   }

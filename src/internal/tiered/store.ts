@@ -50,7 +50,7 @@ export const make = (
   const valueOf = (kept: Kept): unknown => keepsClocks ? (kept.value as Held).value : kept.value
 
   const peek = (key: CacheKey, nowMillis: number): Kept | undefined => {
-    if (!serves(key.namespace, nowMillis)) return undefined
+    if (!serves(key, nowMillis)) return undefined
     const kept = table.peek(key, nowMillis)
     return kept === undefined || !keepsClocks ? kept : {
       level: kept.level,
@@ -71,7 +71,7 @@ export const make = (
     storedAtMillis: number,
     askedAtMillis: number
   ): void => {
-    if (!mayFill(key.namespace, at)) return
+    if (!mayFill(key, at)) return
     const { retainMillis = 0, timeToLiveMillis, value } = entry
     const most = askedAtMillis + maxHeldMillis - (storedAtMillis + timeToLiveMillis)
     table.store(
@@ -92,10 +92,9 @@ export const make = (
     leases: ReadonlyArray<LogicalClock>,
     askedAtMillis: number
   ) {
-    const proven = proof(requests[0].key.namespace, askedAtMillis)
+    const proven = proof(requests, askedAtMillis)
     const outcomes = yield* shared.lookupMany(requests)
-    // One who was given a flight has seen Redis write.
-    if (proven !== undefined && outcomes.some(isHit) && !outcomes.some(({ lease }) => lease.flight)) yield* proven
+    if (proven !== undefined) yield* proven(outcomes)
     outcomes.forEach((outcome, i) => {
       // What else it was filled with is not known, so nobody would notice that it was invalidated.
       if (!isHit(outcome) || outcome.dependencies === undefined) return
@@ -117,13 +116,13 @@ export const make = (
     requests.length === 0 ? Effect.succeed([]) : Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const { namespace } = requests[0].key
       // First, since it may find that nothing may be served any more.
-      const isServed = serves(namespace, now)
+      const served = requests.map(({ key }) => serves(key, now))
       const found = requests.map(({ dependencies, key, maxAgeMillis }) =>
         table.lookup(key, dependencies, now, maxAgeMillis)
       )
       const leases = found.map(({ lease }) => lease)
       const held = found.flatMap((outcome, i) =>
-        isServed && outcome._tag === "Hit" && outcome.dependencies?.id === requests[i].dependencies.id
+        served[i] && outcome._tag === "Hit" && outcome.dependencies?.id === requests[i].dependencies.id
           ? [{ index: i, outcome }]
           : []
       )
@@ -131,6 +130,7 @@ export const make = (
       const confirmed = confirm(
         namespace,
         held.map(({ index, outcome: { value } }) => ({
+          key: requests[index].key,
           dependencies: requests[index].dependencies,
           at: keepsClocks ? (value as Held).at : undefined
         }))
@@ -168,6 +168,7 @@ export const make = (
 
   return CacheStore.of({
     shared: true,
+    shards: shared.shards,
     peek: peeks ? peek : () => undefined,
     lookup: (key, dependencies, maxAgeMillis) =>
       Effect.map(lookupMany([{ key, dependencies, maxAgeMillis }]), ([outcome]) => outcome),
