@@ -7,13 +7,15 @@ import { parseArgs } from "node:util"
 import { excerpt } from "./excerpt.ts"
 import * as History from "./history.ts"
 import { run } from "./run.ts"
+import * as Cluster from "./servers/cluster.ts"
 import * as Replica from "./servers/replica.ts"
 import * as Single from "./servers/single.ts"
 
 const maxStalenessMillis = 1_000
 const topologies = {
   single: Single.make({ maxStalenessMillis }),
-  replica: Replica.make({ maxStalenessMillis })
+  replica: Replica.make({ maxStalenessMillis }),
+  cluster: Cluster.make({ maxStalenessMillis })
 }
 
 const { values } = parseArgs({

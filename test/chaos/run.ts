@@ -21,6 +21,11 @@ export interface RunOptions {
   readonly topology: Effect.Effect<Topology, never, Scope.Scope>
   /** For how long faults happen. What is left to be repaired then takes a few times to live more. */
   readonly seconds: number
+  /**
+   * Whether it was about enough. Where it was not, as on a machine that is busy with something else, faults go on: for so
+   * long again, seven times at most.
+   */
+  readonly enough?: ((report: Checker.Report) => boolean) | undefined
   /** How each of the processes caches. */
   readonly modes: ReadonlyArray<History.Mode>
   readonly seed: number
@@ -80,7 +85,17 @@ export const run = Effect.fnUntraced(function*(options: RunOptions) {
     { concurrency: "unbounded" }
   )
 
-  const end = performance.now() + options.seconds * 1000
+  let isOver = false
+  const judge = Effect.sync(() => Checker.check(() => History.read(directory), promisesOf(options)))
+  const untilOver = Effect.gen(function*() {
+    const end = performance.now() + options.seconds * 1000
+    for (let left = options.seconds * 1000; left > 0; left = end - performance.now()) {
+      say(`${Math.ceil(left / 60_000)} minutes left`)
+      yield* Effect.sleep(Math.min(left, 60_000))
+    }
+    for (let i = 0; i < 7 && options.enough?.(yield* judge) === false; i++) yield* Effect.sleep(options.seconds * 1000)
+    isOver = true
+  })
   const befall = Effect.fnUntraced(function*(happening: Faults.Happening, random: Random) {
     const begin = History.now()
     const happened = yield* Effect.exit(happening.run(random))
@@ -94,7 +109,7 @@ export const run = Effect.fnUntraced(function*(options: RunOptions) {
   const lane = (happenings: () => ReadonlyArray<Faults.Happening>, meanMillis: number): Effect.Effect<void> => {
     const own = new Random(random.below(1_000_000_000))
     return Effect.whileLoop({
-      while: () => performance.now() < end && died.length === 0,
+      while: () => !isOver && died.length === 0,
       body: () =>
         Effect.andThen(
           Effect.sleep(meanMillis * (0.3 + own.below(140) / 100)),
@@ -109,23 +124,16 @@ export const run = Effect.fnUntraced(function*(options: RunOptions) {
       weight: 1,
       run: (random) => Effect.scoped(run(() => random.below(1 << 30) / (1 << 30)))
     }))
-  if (options.sabotage === undefined) {
-    const progress = Effect.forever(Effect.andThen(
-      Effect.sleep("1 minute"),
-      Effect.sync(() => say(`${Math.round((end - performance.now()) / 60_000)} minutes left`))
-    ))
-    yield* Effect.raceFirst(
-      Effect.all([
-        lane(() => Faults.ofProcesses(members, 2 * maxStalenessMillis), 500),
-        lane(() => Faults.ofDatabase(sql, server, proxy), 2_000),
-        lane(ofTopology, 1_000)
-      ], { concurrency: "unbounded", discard: true }),
-      progress
-    )
-  } else {
-    yield* Effect.sleep(options.seconds * 1000)
-    return Checker.check(() => History.read(directory), promisesOf(options))
+  if (options.sabotage !== undefined) {
+    yield* untilOver
+    return yield* judge
   }
+  yield* Effect.all([
+    untilOver,
+    lane(() => Faults.ofProcesses(members, 2 * maxStalenessMillis), 500),
+    lane(() => Faults.ofDatabase(sql, server, proxy), 2_000),
+    lane(ofTopology, 1_000)
+  ], { concurrency: "unbounded", discard: true })
 
   // Nothing befalls anybody any more, and nobody writes. They go on reading until all has come to rest.
   const each = <A>(what: (member: Fleet.Member) => Effect.Effect<A>) =>
@@ -136,7 +144,7 @@ export const run = Effect.fnUntraced(function*(options: RunOptions) {
   yield* each((member) => finish(member, { type: "stop" }, "stopped", log))
   log.note({ type: "truth", versions: yield* Registers.truth(sql), at: History.now() })
   yield* each((member) => finish(member, { type: "quiet" }, "quiet", log))
-  return Checker.check(() => History.read(directory), promisesOf(options))
+  return yield* judge
 }, (effect, options) =>
   effect.pipe(
     Effect.scoped,

@@ -14,6 +14,7 @@ import { createInterface } from "node:readline"
 import * as CachedSqlClient from "../../src/CachedSqlClient.ts"
 import * as CacheStore from "../../src/CacheStore.ts"
 import * as QueryCache from "../../src/QueryCache.ts"
+import * as RedisCluster from "../../src/RedisCluster.ts"
 import * as RedisStore from "../../src/RedisStore.ts"
 import * as TieredStore from "../../src/TieredStore.ts"
 import { Random } from "../oracle/random.ts"
@@ -35,18 +36,25 @@ const steps = Steps.make((step, action) => {
   say({ type: "gate", step })
 })
 
+const isCluster = settings.connection._tag === "Cluster"
+// Soon back, so that what befalls it next befalls a connection.
+const reconnectStrategy = (retries: number) => Math.min(20 * 2 ** retries, 500)
+
 const redis = (): Layer.Layer<Redis.Redis> => {
   const { connection } = settings
-  if (connection._tag === "Cluster") throw new Error("a cluster needs a client of its own")
-  return RedisStore.connectInBackground(NodeRedis.layer({
-    url: connection.url,
-    disableOfflineQueue: true,
-    socket: { reconnectStrategy: (retries) => Math.min(20 * 2 ** retries, 500) }
-  }))
+  return RedisStore.connectInBackground(
+    connection._tag === "Single"
+      ? NodeRedis.layer({ url: connection.url, disableOfflineQueue: true, socket: { reconnectStrategy } })
+      : RedisCluster.layer({
+        rootNodes: connection.urls.map((url) => ({ url })),
+        nodeAddressMap: connection.doors,
+        defaults: { disableOfflineQueue: true, socket: { reconnectStrategy } }
+      })
+  )
 }
 
 const store = (): Layer.Layer<CacheStore.CacheStore> => {
-  const options = { flightTimeout: settings.flightMillis }
+  const options = { flightTimeout: settings.flightMillis, ...(isCluster ? { shards: 3 } : {}) }
   const inner = mode === "redis"
     ? RedisStore.layer(options)
     : mode === "revalidate"
@@ -176,9 +184,10 @@ const program = Effect.gen(function*() {
   }
   log.note({ type: "started", mode, at: History.now() })
   say({ type: "ready" })
+  const fork = Effect.runForkWith(yield* Effect.context<never>())
   const orders = createInterface({ input: process.stdin })
   yield* Effect.callback<never>(() => {
-    orders.on("line", (line) => Effect.runFork(obey(JSON.parse(line))))
+    orders.on("line", (line) => fork(obey(JSON.parse(line))))
     orders.on("close", () => process.exit())
   })
 })
