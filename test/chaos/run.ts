@@ -96,20 +96,23 @@ export const run = Effect.fnUntraced(function*(options: RunOptions) {
     for (let i = 0; i < 7 && options.enough?.(yield* judge) === false; i++) yield* Effect.sleep(options.seconds * 1000)
     isOver = true
   })
+  // Who has died by himself has been noted.
+  const revive = Effect.suspend(() =>
+    Effect.forEach(died.splice(0), (process) => members[Number(process.split(".")[0])]!.replace, { discard: true })
+  )
   const befall = Effect.fnUntraced(function*(happening: Faults.Happening, random: Random) {
     const begin = History.now()
     const happened = yield* Effect.exit(happening.run(random))
     if (happened._tag === "Success" && happened.value !== false) {
       log.note({ type: "fault", name: happening.name, begin, end: History.now() })
     }
-    // Who has died by himself has been noted.
-    for (const process of died.splice(0)) yield* members[Number(process.split(".")[0])]!.replace
+    yield* revive
   })
   /** One thing after another, with some time between them. */
   const lane = (happenings: () => ReadonlyArray<Faults.Happening>, meanMillis: number): Effect.Effect<void> => {
     const own = new Random(random.below(1_000_000_000))
     return Effect.whileLoop({
-      while: () => !isOver && died.length === 0,
+      while: () => !isOver,
       body: () =>
         Effect.andThen(
           Effect.sleep(meanMillis * (0.3 + own.below(140) / 100)),
@@ -134,6 +137,8 @@ export const run = Effect.fnUntraced(function*(options: RunOptions) {
     lane(() => Faults.ofDatabase(sql, server, proxy), 2_000),
     lane(ofTopology, 1_000)
   ], { concurrency: "unbounded", discard: true })
+
+  yield* revive
 
   // Nothing befalls anybody any more, and nobody writes. They go on reading until all has come to rest.
   const each = <A>(what: (member: Fleet.Member) => Effect.Effect<A>) =>
