@@ -11,6 +11,7 @@
  * @since 0.1.0
  */
 import * as Schema from "effect/Schema"
+import { isSqlError } from "effect/sql/SqlError"
 
 /**
  * The store cannot be reached, or the connection broke before it answered.
@@ -118,12 +119,39 @@ export class InvalidReply
 }
 
 /**
+ * The namespace is kept otherwise than this process was told to keep it, or the server does
+ * not show what strict mode needs. Nothing but a change of the configuration mends it.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
+export class ConsistencyRefused
+  extends Schema.TaggedError<ConsistencyRefused>("effect-query-cache/CacheError/ConsistencyRefused")(
+    "ConsistencyRefused",
+    { message: Schema.String }
+  )
+{
+  /**
+   * @since 0.1.0
+   */
+  get isRetryable(): boolean {
+    return false
+  }
+}
+
+/**
  * Everything a {@link CacheError} can mean.
  *
  * @category reasons
  * @since 0.1.0
  */
-export type CacheErrorReason = StoreUnavailable | StoreTimeout | WriteRefused | AccessDenied | InvalidReply
+export type CacheErrorReason =
+  | StoreUnavailable
+  | StoreTimeout
+  | WriteRefused
+  | AccessDenied
+  | InvalidReply
+  | ConsistencyRefused
 
 /**
  * Schema of {@link CacheErrorReason}.
@@ -136,7 +164,8 @@ export const CacheErrorReason = Schema.Union([
   StoreTimeout,
   WriteRefused,
   AccessDenied,
-  InvalidReply
+  InvalidReply,
+  ConsistencyRefused
 ])
 
 /**
@@ -164,7 +193,7 @@ export const CacheErrorReason = Schema.Union([
  * @since 0.1.0
  */
 export class CacheError extends Schema.TaggedError<CacheError>("effect-query-cache/CacheError")("CacheError", {
-  operation: Schema.Literals(["lookup", "store", "release", "invalidate", "subscribe"]),
+  operation: Schema.Literals(["lookup", "store", "release", "invalidate", "subscribe", "fence", "resolve"]),
   reason: CacheErrorReason
 }) {
   override readonly cause = this.reason
@@ -178,6 +207,53 @@ export class CacheError extends Schema.TaggedError<CacheError>("effect-query-cac
   get isRetryable(): boolean {
     return this.reason.isRetryable
   }
+}
+
+/**
+ * Why a store that is kept strict did not let a write be done: the `cause` of the reason of
+ * the `SqlError` that the write failed with. Nothing was written.
+ *
+ * **Details**
+ *
+ * - `"fence-failed"`: the transaction was rolled back, since the store could not be told of
+ *   it before its commit. It may succeed later.
+ * - `"not-fenceable"`: its commit cannot be told beforehand. The message says what to do instead.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class StrictWriteError
+  extends Schema.TaggedError<StrictWriteError>("effect-query-cache/StrictWriteError")("StrictWriteError", {
+    code: Schema.Literals(["fence-failed", "not-fenceable"]),
+    message: Schema.String,
+    /** How the store failed. */
+    cause: Schema.optional(CacheError)
+  })
+{}
+
+/**
+ * The {@link StrictWriteError} that a write failed with, if it did with one.
+ *
+ * **Example** (Try again where the store was away)
+ *
+ * ```ts
+ * import { Effect, Schedule } from "effect"
+ * import { CacheError } from "effect-query-cache"
+ *
+ * export const retried = Effect.retry({
+ *   while: (error) => CacheError.strictWriteErrorOf(error)?.code === "fence-failed",
+ *   schedule: Schedule.exponential("100 millis"),
+ *   times: 5
+ * })
+ * ```
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const strictWriteErrorOf = (error: unknown): StrictWriteError | undefined => {
+  if (!isSqlError(error)) return undefined
+  const { cause } = error.reason
+  return cause instanceof StrictWriteError ? cause : undefined
 }
 
 /**

@@ -11,8 +11,12 @@
  * | `query_cache_view_refreshes_total` | `outcome`: `read` here, `taken` from another process, `failed`, `timeout` | refreshes of materialized views |
  * | `query_cache_hints_total` | `reason`: `hardly-read`, `invalidated-unread` | statements and cached queries that caching hardly pays for |
  * | `query_cache_invalidations_total` | `outcome`: `delivered`, `queued`, `redelivered` | invalidations after writes and explicit calls |
+ * | `query_cache_fences_resolved_total` | `outcome`: `committed`, `aborted`, `running` | expired fences, by what the database said of their writes |
+ * | `query_cache_barrier` | | 1 while this process waits until transactions from before a loss in Redis have ended |
  * | `query_cache_undelivered` | | invalidations waiting for delivery now |
+ * | `query_cache_doubts` | | tables, or sets of them, that writes have touched of which nobody knows yet how they ended |
  * | `query_cache_store_errors_total` | `operation`, `reason` | failures of the store |
+ * | `query_cache_circuit_open` | `operation` | 1 while a store that failed again and again is not asked, 0 when it works again |
  * | `query_cache_entry_bytes` | | estimated size of accepted entries |
  * | `query_cache_unreached_total` | | `cached` effects that consulted no cache |
  *
@@ -113,6 +117,40 @@ export const undelivered = Metric.gauge("query_cache_undelivered", {
 })
 
 /**
+ * What writes have touched of which nobody knows yet how they ended, counted once for equal targets. While there are
+ * any, answers that depend on them are not served.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const doubts = Metric.gauge("query_cache_doubts", {
+  description: "What writes have touched whose outcome is unknown"
+})
+
+/**
+ * Fences of strict mode whose writer had said nothing in time, by what the database said of
+ * the transaction.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const fencesResolved = Metric.counter("query_cache_fences_resolved_total", {
+  description: "Expired fences, by what became of their writes",
+  incremental: true
+})
+
+/**
+ * Whether this process waits until the transactions have ended that were under way when Redis lost
+ * what it knew, in strict mode. Until then nothing is served.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const barrier = Metric.gauge("query_cache_barrier", {
+  description: "1 while transactions from before a loss in Redis are waited for"
+})
+
+/**
  * Failures of the store, by operation and reason.
  *
  * @category metrics
@@ -121,6 +159,17 @@ export const undelivered = Metric.gauge("query_cache_undelivered", {
 export const storeErrors = Metric.counter("query_cache_store_errors_total", {
   description: "Failures of the cache store",
   incremental: true
+})
+
+/**
+ * Whether calls of an operation are spared: 1 from the fifth failure in a row until one succeeds. Operations that have
+ * never failed so often are not listed.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const circuits = Metric.gauge("query_cache_circuit_open", {
+  description: "Whether the cache store is not asked since it fails"
 })
 
 /**

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import { InvalidOptionError } from "./CacheError.ts"
 import { apart } from "./internal/anyTransaction.ts"
 import * as Options from "./internal/options.ts"
+import { CurrentSession } from "./internal/session.ts"
 
 /**
  * Who asks.
@@ -104,7 +105,11 @@ export const provide: {
   // Checked where it is given, once.
   const scope = resolve(args.length === 1 ? args[0] : args[1])
   const apply = Effect.updateContext((context: Context.Context<any>): Context.Context<any> =>
-    Context.add(apart(context, batchOf(scope.key)), CurrentScope, scope)
+    Context.add(
+      apart(context, Context.get(context, CurrentSession)?.batchOf(scope.key) ?? batchOf(scope.key)),
+      CurrentScope,
+      scope
+    )
   )
   return args.length === 1 ? apply : apply(args[0])
 }) as any

@@ -68,11 +68,15 @@ export class CacheStore extends Context.Service<CacheStore, {
    * Of the processes that ask for what is not there one is told to read it
    * (`Miss`, or `Stale` with `waiting: false`); it owes a `store` or a `release`
    * under the lease. The others are told to wait, until it did, or died.
+   *
+   * What this process holds answers only if it is valid at a clock that `since`
+   * accepts. Whether the outcome's own clock is one is for the caller to see.
    */
   readonly lookup: (
     key: CacheKey,
     dependencies: DependencySet,
-    maxAgeMillis?: number
+    maxAgeMillis?: number,
+    since?: Since
   ) => Effect.Effect<Outcome, CacheError>
 
   /**
@@ -95,12 +99,8 @@ export class CacheStore extends Context.Service<CacheStore, {
     requests: ReadonlyArray<StoreRequest>
   ) => Effect.Effect<ReadonlyArray<"accepted" | "refused">, CacheError>
 
-  /**
-   * Ends the flight of a lease without a fill. Those who wait, and those who come
-   * within the next second, are told to read for themselves: what could not be
-   * stored once would keep them in a queue.
-   */
-  readonly release: (key: CacheKey, lease: Lease) => Effect.Effect<void, CacheError>
+  /** Ends the flight of a lease without a fill, and says who is to read from then on: `"all"` unless given. */
+  readonly release: (key: CacheKey, lease: Lease, heirs?: Heirs) => Effect.Effect<void, CacheError>
 
   /**
    * Marks what a change touched. When the effect succeeds, no entry that
@@ -116,6 +116,18 @@ export class CacheStore extends Context.Service<CacheStore, {
    * own and, where it shares its data, those of others.
    */
   readonly changes: Stream.Stream<Invalidation, CacheError>
+
+  /**
+   * How far what {@link peek} gives has come: it reflects every invalidation up to these clocks. The same array for
+   * as long as they are. `undefined` where nobody knows.
+   */
+  readonly applied: (namespace: string) => Clocks | undefined
+
+  /** The highest clocks that this store has told or published in this process. `undefined` before there are any. */
+  readonly seen: (namespace: string) => Clocks | undefined
+
+  /** Where the store is kept strict: what writers and those who meet their fences need besides. */
+  readonly strict?: Strict | undefined
 }>()("effect-query-cache/CacheStore") {}
 
 /**
@@ -139,6 +151,14 @@ export interface LogicalClock {
 export type Clocks = ReadonlyArray<LogicalClock>
 
 /**
+ * Whether what is valid at a clock is new enough for who asks: it reflects what a session has written elsewhere.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Since = (at: LogicalClock) => boolean
+
+/**
  * The clock at the time of a miss: what a fill is judged by.
  *
  * @category models
@@ -148,6 +168,20 @@ export interface Lease extends LogicalClock {
   /** The flight that the lease was given for, where the store knows of flights in other processes. */
   readonly flight?: string | undefined
 }
+
+/**
+ * Who reads what somebody was told to read and has given up.
+ *
+ * - `"all"`: those who wait, and those who come within the next second, each for
+ *   themselves. Where the query failed or its value could not be stored: the next
+ *   one would fare no better, and they would queue up behind each other.
+ * - `"next"`: the next one who asks, and the others wait for that one. Where nobody
+ *   has found out how the query ends, since whoever began it has left.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Heirs = "all" | "next"
 
 /**
  * Which value.
@@ -212,7 +246,7 @@ export interface Entry {
  * @category models
  * @since 0.1.0
  */
-export type Outcome = Hit | Stale | Miss | Wait
+export type Outcome = Hit | Stale | Miss | Wait | Bypass
 
 /**
  * A valid entry: none of its dependencies was invalidated since its lease.
@@ -288,6 +322,115 @@ export interface Wait {
 }
 
 /**
+ * No value, and no right to fill one, of a store that is kept strict: what is read
+ * from the database now may be overtaken before anybody is told.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Bypass = Fenced | Closed
+
+/**
+ * A write of a dependency is about to be committed, or was, and its invalidation has
+ * yet to come.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Fenced {
+  readonly _tag: "Bypass"
+  readonly reason: "fenced"
+  /** Nothing is accepted under it. */
+  readonly lease: Lease
+  /** Those whose time has passed. This caller is asked to find out about them, and nobody else is for a while. */
+  readonly expired: ReadonlyArray<ExpiredFence>
+}
+
+/**
+ * The store has lost what it knew, and with it perhaps fences: nothing is served
+ * until the writes that were under way then have ended.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Closed extends Omit<BarrierState, "isOpen"> {
+  readonly _tag: "Bypass"
+  readonly reason: "barrier"
+  /** Nothing is accepted under it. */
+  readonly lease: Lease
+}
+
+/**
+ * A fence of which nobody has said in time what became of its write.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ExpiredFence {
+  readonly token: string
+  /** The id of the transaction, as PostgreSQL's `xid8` is written. */
+  readonly transaction: string
+}
+
+/**
+ * What is waited for in an epoch before anything is served.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface BarrierState {
+  readonly epoch: string
+  readonly isOpen: boolean
+  /** A transaction that began after the epoch did: all that began before it must have ended. */
+  readonly transaction: string | undefined
+}
+
+/**
+ * A fence to be put up: what a transaction has touched that is about to commit.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface FenceRequest extends InvalidateRequest {
+  /** Names it. Never used again. */
+  readonly token: string
+  readonly transaction: string
+}
+
+/**
+ * What a store does besides that is kept strict.
+ *
+ * **Details**
+ *
+ * While a fence is up nothing that depends on what it stands on is served or stored by
+ * any process. It goes with an invalidation that names it in `fences`, or by `resolve`.
+ * Its time passing does not lift it: whoever meets it then is asked to find out what
+ * became of its transaction.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Strict {
+  /** Puts up a fence. Only where the effect succeeds is it certain to stand. */
+  readonly fence: (request: FenceRequest) => Effect.Effect<ReadonlyArray<ExpiredFence>, CacheError>
+  /**
+   * Says what became of a fence's transaction. `"committed"`, also where nobody knows:
+   * what it stands on is invalidated, and it is lifted; `"aborted"`: it is lifted;
+   * `"running"`: it is given time.
+   */
+  readonly resolve: (
+    namespace: string,
+    token: string,
+    verdict: "committed" | "aborted" | "running"
+  ) => Effect.Effect<void, CacheError>
+  /** Names a transaction that began after the epoch, or says that all from before it have ended. */
+  readonly barrier: (
+    namespace: string,
+    barrier: { readonly epoch: string; readonly transaction: string; readonly isPassed: boolean }
+  ) => Effect.Effect<BarrierState, CacheError>
+}
+
+/**
  * Why there was no value: none was there, its time had passed, a dependency was
  * invalidated, or what was there could not be read.
  *
@@ -306,6 +449,7 @@ export interface LookupRequest {
   readonly key: CacheKey
   readonly dependencies: DependencySet
   readonly maxAgeMillis?: number | undefined
+  readonly since?: Since | undefined
 }
 
 /**
@@ -333,6 +477,8 @@ export interface InvalidateRequest extends Targets {
    * because some did not answer. Those are left out, and the others are added.
    */
   readonly delivered?: Map<number, LogicalClock> | undefined
+  /** The tokens of the fences that are lifted with it, of a store that is kept strict. */
+  readonly fences?: ReadonlyArray<string> | undefined
 }
 
 /**
@@ -422,7 +568,10 @@ export const layerMemory = (options?: MemoryOptions): Layer.Layer<CacheStore> =>
             const invalidation = table.invalidate(request)
             return Effect.as(PubSub.publish(changes, invalidation), [invalidation])
           }),
-        changes: Stream.fromPubSub(changes)
+        changes: Stream.fromPubSub(changes),
+        // Own writes are seen at once, and those of others never.
+        applied: () => undefined,
+        seen: () => undefined
       })
     })
   )

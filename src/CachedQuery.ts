@@ -19,6 +19,7 @@ import type * as Dependency from "./Dependency.ts"
 import * as AnyTransaction from "./internal/anyTransaction.ts"
 import { collect, type Named } from "./internal/named.ts"
 import { makeNamed, type ValueOptions } from "./internal/namedOptions.ts"
+import { CurrentSession } from "./internal/session.ts"
 import * as QueryCache from "./QueryCache.ts"
 
 /**
@@ -221,6 +222,7 @@ const servicesOf = (context: Context.Context<never>): Context.Context<never> =>
     Scope.Scope,
     Tracer.ParentSpan,
     CacheScope.CurrentScope,
+    CurrentSession,
     QueryCache.Ambient,
     QueryCache.Collector
   )(AnyTransaction.outside(context)) as Context.Context<never>

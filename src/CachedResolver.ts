@@ -43,6 +43,7 @@ import * as AnyTransaction from "./internal/anyTransaction.ts"
 import * as Memo from "./internal/memo.ts"
 import { makeNamed, type ValueOptions } from "./internal/namedOptions.ts"
 import type { Pure } from "./internal/schemas.ts"
+import { CurrentSession, type Session } from "./internal/session.ts"
 import * as QueryCache from "./QueryCache.ts"
 
 /**
@@ -332,20 +333,29 @@ const build = <Req extends Request.Any, K>(
 class Lane implements Equal.Equal {
   readonly transaction: object | undefined
   readonly scope: string
+  /** What answers one session may be too old for another. */
+  readonly session: Session | undefined
   readonly isUncached: boolean
   /** The inner resolver's own batch key. */
   readonly inner: unknown
 
-  constructor(transaction: object | undefined, scope: string, isUncached: boolean, inner: unknown) {
+  constructor(
+    transaction: object | undefined,
+    scope: string,
+    session: Session | undefined,
+    isUncached: boolean,
+    inner: unknown
+  ) {
     this.transaction = transaction
     this.scope = scope
+    this.session = session
     this.isUncached = isUncached
     this.inner = inner
   }
 
   [Equal.symbol](that: Lane): boolean {
-    return this.transaction === that.transaction && this.scope === that.scope && this.isUncached === that.isUncached &&
-      Equal.equals(this.inner, that.inner)
+    return this.transaction === that.transaction && this.scope === that.scope && this.session === that.session &&
+      this.isUncached === that.isUncached && Equal.equals(this.inner, that.inner)
   }
 
   // Few batches wait at a time, and a key may be an object that is large to go through.
@@ -359,6 +369,7 @@ const laneOf = (context: Context.Context<never>, inner: unknown): Lane => {
   return new Lane(
     transaction === undefined ? undefined : Context.getUnsafe(context, transaction),
     Context.get(context, CacheScope.CurrentScope)?.key ?? "",
+    Context.get(context, CurrentSession),
     Context.get(context, QueryCache.Ambient)?.policy === "uncached",
     inner
   )

@@ -27,6 +27,7 @@ import { transactionOf } from "./internal/anyTransaction.ts"
 import { Changes } from "./internal/changes.ts"
 import { CurrentConsulted } from "./internal/consulted.ts"
 import * as Deliveries from "./internal/delivery.ts"
+import { observe } from "./internal/doubt/observe.ts"
 import type { Engine } from "./internal/engine.ts"
 import { Flights } from "./internal/flights.ts"
 import { Forms } from "./internal/forms.ts"
@@ -35,8 +36,10 @@ import * as Options from "./internal/options.ts"
 import * as Woken from "./internal/reactivity.ts"
 import { Reader } from "./internal/reader.ts"
 import { Rules } from "./internal/rules.ts"
+import { Sessions } from "./internal/sessions.ts"
 import { makeStatements } from "./internal/statement.ts"
 import * as StoreHealth from "./internal/storeHealth.ts"
+import * as Strict from "./internal/strict.ts"
 import { Tally } from "./internal/tally.ts"
 import * as Scripted from "./internal/testDatabase.ts"
 import { appliedScope, makeCurrent, observeConnection, Transactions } from "./internal/transactions.ts"
@@ -466,6 +469,7 @@ const make = Effect.fnUntraced(function*(
     maxRefreshes: settings.maxRefreshes
   })
   const peers = peersOf(store, namespace)
+  const sessions = new Sessions({ namespace, store })
   const reactivities = yield* Woken.reactivities
   const changes = new Changes({
     namespace,
@@ -504,10 +508,26 @@ const make = Effect.fnUntraced(function*(
       },
       health,
       tally,
-      timeoutMillis: settings.invalidationTimeoutMillis
+      sessions,
+      timeoutMillis: settings.invalidationTimeoutMillis,
+      observe: settings.noop || Scripted.isScripted(client) ? undefined : observe(client)
     })
   )
-  const transactions = new Transactions(client, current, delivery)
+  const strict = settings.noop ? undefined : yield* Strict.make({
+    client,
+    namespace,
+    store,
+    health,
+    tally,
+    timeoutMillis: settings.invalidationTimeoutMillis
+  })
+  const transactions = new Transactions(
+    client,
+    current,
+    delivery,
+    sessions,
+    strict && { fences: strict, generation: naming.generation }
+  )
   const invalidator = Invalidator.make(transactions, naming)
 
   const engine: Engine = {
@@ -515,10 +535,19 @@ const make = Effect.fnUntraced(function*(
     fingerprinter,
     store,
     health,
-    reader: new Reader({ store, flights, health, tally, lookupTimeoutMillis: settings.lookupTimeoutMillis }),
+    reader: new Reader({
+      store,
+      flights,
+      health,
+      tally,
+      lookupTimeoutMillis: settings.lookupTimeoutMillis,
+      met: strict?.met
+    }),
     delivery,
     changes,
     transactions,
+    sessions,
+    strict,
     naming,
     tally,
     rules: settings.rules,

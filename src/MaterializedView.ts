@@ -30,6 +30,7 @@ import * as AnyTransaction from "./internal/anyTransaction.ts"
 import { CurrentConsulted } from "./internal/consulted.ts"
 import * as Options from "./internal/options.ts"
 import type { Pure } from "./internal/schemas.ts"
+import { CurrentSession } from "./internal/session.ts"
 import { View } from "./internal/view.ts"
 import { viewCodec } from "./internal/viewCodec.ts"
 import * as QueryCache from "./QueryCache.ts"
@@ -308,7 +309,13 @@ const queryOf = <A, E>(
   query: Effect.Effect<A, E, any>,
   context: Context.Context<never>
 ): Effect.Effect<A, E> => {
-  const services = Context.omit(Scope.Scope, Tracer.ParentSpan, QueryCache.Ambient, QueryCache.Collector)(
+  const services = Context.omit(
+    Scope.Scope,
+    Tracer.ParentSpan,
+    CurrentSession,
+    QueryCache.Ambient,
+    QueryCache.Collector
+  )(
     AnyTransaction.outside(context)
   ) as Context.Context<never>
   return Effect.updateContext(

@@ -292,8 +292,8 @@ export interface Explanation {
   /**
    * Why it would bypass the cache: a `QueryAnalyzer.RefusalCode`, or `not-a-read`,
    * `time-dependent`, `effect-table` (these two under the strategy `"all"`),
-   * `uncached`, `rule`, `transaction`, `unserved`, `parameters`, `raw`, `noop`,
-   * `undecorated`. Of a `write` that invalidates everything: the code under which it may have written anything,
+   * `uncached`, `rule`, `transaction`, `unserved`, `session`, `parameters`, `raw`,
+   * `noop`, `undecorated`. Of a `write` that invalidates everything: the code under which it may have written anything,
    * `opaque-write` or `schema-change`.
    */
   readonly reason: string | undefined

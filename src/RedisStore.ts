@@ -54,6 +54,21 @@ export interface RedisStoreOptions {
    * enough to spread it evenly.
    */
   readonly shards?: number | undefined
+  /**
+   * What other processes' readers are promised. Defaults to `"bounded"`.
+   *
+   * - `"bounded"`: what a write has changed is not served once the write has returned, unless its process dies between
+   *   its commit and its invalidation, or cannot reach Redis then.
+   * - `"strict"`: it is not served from before the commit on, whatever fails. Each write tells Redis before it commits,
+   *   and is rolled back where that fails. All processes that write must keep the namespace so: docs/strict.md.
+   */
+  readonly consistency?: "bounded" | "strict" | undefined
+  /**
+   * How many replicas must know of a write before it commits, with `"strict"`: each write then waits for them, on a
+   * connection of its own. Give 1 where Redis fails over to a replica: docs/strict.md says what else it takes. Defaults
+   * to 0.
+   */
+  readonly fenceReplicas?: number | undefined
 }
 
 /**
@@ -81,6 +96,8 @@ export interface RedisStoreOptions {
  * command each. Where one of them does not answer, the invalidation is not delivered:
  * what depends on it is not served by this process until that shard has it too. A
  * batch is split by shard, and fails where one of its shards does.
+ *
+ * Kept strict it takes a third one, `...:fences`.
  *
  * Invalidations are published on `<prefix>:changes`. A user with restricted rights
  * needs `~<prefix>:*`, `&<prefix>:*`, `+@connection`, `+@pubsub`, `+@read`,

@@ -125,6 +125,10 @@ export const layer = (options?: TieredStoreOptions): Layer.Layer<CacheStore, nev
   if (coherence === "revalidate" && options?.maxStaleness !== undefined) {
     throw new InvalidOptionError(owner, "maxStaleness", options.maxStaleness, "absent with \"revalidate\"")
   }
+  if (settings.consistency === "strict" && coherence !== "revalidate") {
+    // Nobody tells a process of a fence.
+    throw new InvalidOptionError(owner, "coherence", coherence, "\"revalidate\" with consistency \"strict\"")
+  }
   return Layer.effect(
     CacheStore,
     Effect.gen(function*() {

@@ -158,6 +158,16 @@ describe("CacheStore.layerMemory", () => {
     assert.strictEqual(ask(table, "kept", kept), "accepted")
   })
 
+  it("a stamp that is forgotten and registered again is later than what was invalidated in between", () => {
+    const table = tableOf(10)
+    const tagged = setOf(tag("t"))
+    const { lease } = table.lookup(keyOf("n", "waiting"), tagged, 0)
+    for (let i = 0; i < 5_000; i++) table.lookup(keyOf("n", `${i}`), setOf(tag(`${i}`)), 0)
+    table.invalidate(write("n", tag("t")))
+    table.lookup(keyOf("n", "another"), tagged, 0)
+    assert.strictEqual(table.store(keyOf("n", "waiting"), entryOf("old", tagged), lease, 0), "refused")
+  })
+
   it("room for more stamps is made where more are in use", () => {
     const table = tableOf(1_000)
     for (let i = 0; i < 1_000; i++) {

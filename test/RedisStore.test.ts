@@ -16,6 +16,7 @@ import type { Layout } from "../src/internal/redis/layouts.ts"
 import { orderOf } from "../src/internal/redis/prelude.ts"
 import * as Replies from "../src/internal/redis/replies.ts"
 import * as Scripts from "../src/internal/redis/scripts.ts"
+import * as Shards from "../src/internal/redis/shards.ts"
 import * as Wire from "../src/internal/redis/wire.ts"
 import * as RedisStore from "../src/RedisStore.ts"
 import {
@@ -594,7 +595,8 @@ const scripts: ReadonlyArray<{ readonly lua: string }> = [
   Scripts.store.flat,
   Scripts.store.grouped,
   Scripts.release,
-  Scripts.invalidate
+  Scripts.invalidate,
+  Shards.open
 ]
 const luaBySha = new Map(scripts.map(({ lua }) => [createHash("sha1").update(lua).digest("hex"), lua]))
 
@@ -1083,9 +1085,9 @@ describe("RedisStore", () => {
         )
         yield* store.invalidate(write(key.namespace, tag("a"), row("users", { id: 1 })))
         assert.deepStrictEqual([...(yield* Fiber.join(changes))], [
-          { namespace: key.namespace, epoch, clock: 0, all: true, stamps: [] },
-          { namespace: key.namespace, epoch, clock, all: true, stamps: [] },
-          { namespace: key.namespace, epoch, clock: clock + 1, all: false, stamps: ["#a", "users"] }
+          { namespace: key.namespace, shard: 0, epoch, clock: 0, all: true, stamps: [] },
+          { namespace: key.namespace, shard: 0, epoch, clock, all: true, stamps: [] },
+          { namespace: key.namespace, shard: 0, epoch, clock: clock + 1, all: false, stamps: ["#a", "users"] }
         ])
         // Everything for whoever listens, who cannot be told more. Here only what was named.
         yield* hit(store, key, orders)
@@ -1276,7 +1278,7 @@ describe("RedisStore", () => {
         const store = yield* fake(reply, other)
         assert.strictEqual(yield* reasonOf(store.store(key, entryOf("v", orders), lease)), "InvalidReply")
       }
-      const invalidated = yield* fake(["invalidated", "7-a", "3"], other)
+      const invalidated = yield* fake(["invalidated", "7-a", "3", "1"], other)
       assert.strictEqual(yield* reasonOf(invalidated.invalidate(unrelated(key.namespace))), "InvalidReply")
       assert.strictEqual(yield* reasonOf((yield* fake(["released"], other)).release(key, lease)), "InvalidReply")
     }))

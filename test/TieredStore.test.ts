@@ -519,6 +519,31 @@ describe("TieredStore", () => {
       }
     }))
 
+  it.live("a client that hangs on a beat, whatever it is told, does not keep the next one from being sent", () =>
+    Effect.gen(function*() {
+      const server = yield* TestRedis.makeServer()
+      const redis = Context.get(yield* Layer.build(TestRedis.client(server)), Redis.Redis)
+      let hanging = false
+      let hung = 0
+      const beat = createHash("sha1").update(Coherence.beat.lua).digest("hex")
+      const here = yield* storeOn({
+        ...redis,
+        send: (...command) =>
+          Effect.suspend(() => {
+            if (!hanging || command[1] !== beat) return redis.send<any>(...command)
+            hung++
+            return Effect.uninterruptible(Effect.never)
+          })
+      }, brisk)
+      const key = keyOf(freshNamespace(), "q")
+      yield* held(here, key, orders)
+      hanging = true
+      yield* isGone(here, key)
+      yield* eventually(Effect.sync(() => hung), (hung) => hung > 1)
+      hanging = false
+      yield* held(here, key, orders)
+    }))
+
   it.live("Redis refuses writes and answers reads: nothing is served (race 13)", () =>
     Effect.gen(function*() {
       const { here, key, other, server, there } = yield* setUp(brisk)

@@ -11,9 +11,13 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "CachePolicy",
     "CacheScope",
     "Dependency",
+    "SessionToken",
     "internal/anyTransaction",
+    "internal/apart",
     "internal/consulted",
-    "internal/options"
+    "internal/options",
+    "internal/places",
+    "internal/session"
   ],
   [
     "CacheStore",
@@ -40,7 +44,9 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "Invalidator",
     "QueryCache",
     "internal/changes",
+    "internal/circuit",
     "internal/delivery",
+    "internal/doubt/",
     "internal/engine",
     "internal/flights",
     "internal/habits",
@@ -52,7 +58,9 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/reader",
     "internal/reading",
     "internal/rules",
+    "internal/sessions",
     "internal/storeHealth",
+    "internal/strict",
     "internal/tally",
     "internal/transactions",
     "internal/unserved"

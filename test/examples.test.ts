@@ -16,6 +16,7 @@ import * as Keyed from "../examples/keyed.ts"
 import * as Live from "../examples/live.ts"
 import * as Materialized from "../examples/materialized.ts"
 import * as Quickstart from "../examples/quickstart.ts"
+import * as Sessions from "../examples/sessions.ts"
 import * as Stale from "../examples/stale.ts"
 import * as Tenants from "../examples/tenants.ts"
 import * as Pglite from "./support/pglite.ts"
@@ -109,6 +110,18 @@ describe("examples", () => {
         first: [100, 100, 100],
         second: [70, 70, 70],
         third: [0, 0, 0]
+      })
+    }))
+
+  it.live("sessions", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Sessions.program, {
+        before: "Ada, by the cache",
+        write: "",
+        writer: "Grace, by the database",
+        reader: "Ada, by the cache",
+        broken: "status 500",
+        after: "Edsger, by the database"
       })
     }))
 

@@ -38,8 +38,8 @@ import * as Stream from "effect/Stream"
 import { CacheError, InvalidReply } from "../CacheError.ts"
 import type { CacheStore, Clocks, Invalidation, LogicalClock } from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
+import { apart } from "./apart.ts"
 import { baseOf, everyKey, keysOf } from "./reactivity.ts"
-import { apart } from "./storeHealth.ts"
 import type { Tally } from "./tally.ts"
 
 export type Listener = (targets: Dependency.Targets) => void

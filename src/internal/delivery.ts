@@ -16,13 +16,14 @@
  * neither does it fill. Equal targets wait once, however many writes there were.
  * Where the store is in shards, those that have taken an invalidation are not sent
  * it again. The queue is bounded: beyond `maxGroups` groups it becomes one that stands for
- * everything, and so does the quarantine.
+ * everything.
  *
- * A write whose outcome is unknown may become visible later. Its targets are
- * quarantined: unserved from now on, invalidated now and again at the end.
+ * A session that writes is told how far the store has come by step 2, or that it has not:
+ * before the write returns, and however it ends.
+ *
+ * A write whose outcome is unknown may become visible later, and is quarantined
+ * until it cannot: `doubt/quarantine.ts`.
  */
-import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
@@ -30,7 +31,11 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type { CacheStore, Clocks, LogicalClock } from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
+import type { Doubt } from "./doubt/doubt.ts"
+import type { Observation } from "./doubt/observe.ts"
+import * as Quarantine from "./doubt/quarantine.ts"
 import type { Flights } from "./flights.ts"
+import type { Sessions } from "./sessions.ts"
 import type { StoreHealth } from "./storeHealth.ts"
 import type { Tally } from "./tally.ts"
 import { Unserved } from "./unserved.ts"
@@ -40,10 +45,9 @@ export interface Delivery {
   /** Invalidates. Never fails, and takes no longer than the time-out. Run it uninterruptibly. */
   readonly deliver: (targets: Dependency.Targets) => Effect.Effect<void>
   /** For a write that may or may not have committed. Run it uninterruptibly. */
-  readonly quarantine: (targets: Dependency.Targets) => Effect.Effect<void>
+  readonly quarantine: (targets: Dependency.Targets, doubt: Doubt) => Effect.Effect<void>
 }
 
-const quarantineMillis = 30_000
 const maxGroups = 256
 
 /** What waits for delivery. Equal targets have equal names. */
@@ -52,12 +56,6 @@ interface Group {
   readonly targets: Dependency.Targets
   /** The shards of the store that have it already. */
   delivered: Map<number, LogicalClock>
-}
-
-/** Targets of writes that may have committed, or may yet. */
-interface Doubt {
-  readonly targets: Dependency.Targets
-  untilMillis: number
 }
 
 const everything = "*"
@@ -73,23 +71,29 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly flights: Pick<Flights, "detach">
   readonly health: StoreHealth
   readonly tally: Tally
+  readonly sessions: Pick<Sessions, "wrote">
   readonly timeoutMillis: number
   /** Tells of an invalidation that has taken effect for this process. `clocks`: as the store has them, if it has it. */
   readonly announce: (targets: Dependency.Targets, clocks: Clocks | undefined) => Effect.Effect<void>
+  /** Asks the database what is under way. `undefined` where there is none that could tell. */
+  readonly observe?: Effect.Effect<Observation, unknown> | undefined
   /** Tells of one that is about to be announced. */
   readonly expect?: ((targets: Dependency.Targets) => void) | undefined
 }): Effect.fn.Return<Delivery, never, Scope.Scope> {
-  const { flights, health, namespace, store, tally } = options
+  const { flights, health, namespace, sessions, store, tally } = options
   const unserved = new Unserved()
-  const scope = yield* Effect.scope
 
   const send = (targets: Dependency.Targets, delivered?: Group["delivered"]) =>
-    health.guard("invalidate", () => store.invalidate({ namespace, ...targets, delivered }), options.timeoutMillis)
+    health.guard(
+      "invalidate",
+      () => store.invalidate({ namespace, ...targets, delivered }),
+      options.timeoutMillis,
+      true
+    )
 
   let queue: Array<Group> = []
   /** The one of the queue that is under way. */
   let sending: Group | undefined
-  const doubts = new Map<string, Doubt>()
   const pending = Latch.makeUnsafe(false)
 
   // By table: as long as it waits, writes to other rows would each take a place of their own.
@@ -120,15 +124,19 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 
   const deliver = (targets: Dependency.Targets): Effect.Effect<void> =>
-    Effect.suspend(() => {
+    Effect.withFiber((fiber) => {
       const delivered: Group["delivered"] = new Map()
       options.expect?.(targets)
       flights.detach(targets)
-      return Effect.flatMap(Effect.exit(send(targets, delivered)), (exit) => {
-        if (Exit.isSuccess(exit)) tally.invalidated("delivered")
+      // A store that is known to be away is left to the queue: no write waits for it.
+      const sent = health.isOpen("invalidate") ? Effect.succeed(undefined) : Effect.exit(send(targets, delivered))
+      return Effect.flatMap(sent, (exit) => {
+        const clocks = exit !== undefined && Exit.isSuccess(exit) ? exit.value : undefined
+        sessions.wrote(fiber, clocks)
+        if (clocks !== undefined) tally.invalidated("delivered")
         else enqueue(targets, delivered)
         flights.detach(targets)
-        return options.announce(targets, Exit.isSuccess(exit) ? exit.value : undefined)
+        return options.announce(targets, clocks)
       })
     })
 
@@ -156,49 +164,25 @@ export const make = Effect.fnUntraced(function*(options: {
     ),
     Effect.forever
   )
-  // Registered before the fiber below, hence run after it has ended: one last attempt, for all at once.
+  // Registered before the fibers below, hence run after they have ended: one last attempt, for all at once.
+  let inDoubt: () => ReadonlyArray<Dependency.Targets> = () => []
   yield* Effect.addFinalizer(() =>
-    Effect.forEach([...queue, ...doubts.values()], ({ targets }) => Effect.exit(send(targets)), {
+    Effect.forEach([...queue.map(({ targets }) => targets), ...inDoubt()], (targets) => Effect.exit(send(targets)), {
       concurrency: "unbounded",
       discard: true
     })
   )
   yield* Effect.forkScoped(redeliver)
+  const quarantine = yield* Quarantine.make({ unserved, tally, deliver, observe: options.observe })
+  inDoubt = quarantine.all
 
-  // One fiber for equal targets, however many writes are in doubt. Each of them puts off the end.
-  const settle = (name: string, doubt: Doubt): Effect.Effect<void> =>
-    Effect.gen(function*() {
-      while (doubts.has(name)) {
-        const { untilMillis } = doubt
-        yield* Effect.sleep(Duration.millis(untilMillis - (yield* Clock.currentTimeMillis)))
-        if (doubt.untilMillis !== untilMillis) continue
-        yield* Effect.uninterruptible(deliver(doubt.targets))
-        if (doubt.untilMillis === untilMillis) {
-          doubts.delete(name)
-          unserved.remove(doubt.targets)
-        }
-      }
-    })
-
-  const quarantine = (targets: Dependency.Targets): Effect.Effect<void> =>
-    Effect.gen(function*() {
-      const untilMillis = (yield* Clock.currentTimeMillis) + quarantineMillis
-      const crowded = doubts.size >= maxGroups
-      const name = crowded ? everything : nameOf(targets)
-      const known = doubts.get(name)
-      if (known === undefined) {
-        const doubt: Doubt = { targets: crowded ? { ...Dependency.allTargets } : { ...targets }, untilMillis }
-        doubts.set(name, doubt)
-        unserved.add(doubt.targets)
-        yield* Effect.logWarning(
-          "The outcome of a write is unknown: for 30 seconds nothing that depends on it is served from the cache"
-        )
-        yield* Effect.forkIn(settle(name, doubt), scope)
-      } else {
-        known.untilMillis = untilMillis
-      }
-      yield* deliver(targets)
-    })
-
-  return { unserved, deliver, quarantine }
+  return {
+    unserved,
+    deliver,
+    quarantine: (targets, doubt) =>
+      Effect.withFiber((fiber) => {
+        sessions.wrote(fiber, undefined)
+        return quarantine.add(nameOf(targets), targets, doubt)
+      })
+  }
 })

@@ -2,6 +2,7 @@
  * What the surfaces are made of: one per decorated client, carried by the
  * `QueryCache` service.
  */
+import type * as Clock from "effect/Clock"
 import type * as Fiber from "effect/Fiber"
 import type * as CachePolicy from "../CachePolicy.ts"
 import type * as CacheScope from "../CacheScope.ts"
@@ -13,7 +14,10 @@ import type { Delivery } from "./delivery.ts"
 import type { Naming } from "./naming.ts"
 import type { Reader } from "./reader.ts"
 import type { Rules } from "./rules.ts"
+import type { Point } from "./session.ts"
+import type { Sessions } from "./sessions.ts"
 import type { StoreHealth } from "./storeHealth.ts"
+import type { Strict } from "./strict.ts"
 import type { Tally } from "./tally.ts"
 import type { Transactions } from "./transactions.ts"
 
@@ -33,6 +37,9 @@ export interface Engine {
   readonly delivery: Delivery
   readonly changes: Changes
   readonly transactions: Transactions
+  readonly sessions: Sessions
+  /** Where the store is kept strict. */
+  readonly strict: Strict | undefined
   /** What names mean. */
   readonly naming: Naming
   readonly tally: Tally
@@ -48,6 +55,13 @@ export interface Engine {
 /** Whether an answer with these dependencies must not be served for now. */
 export const isUnserved = ({ delivery }: Engine, dependencies: Dependency.DependencySet): boolean =>
   !delivery.unserved.isEmpty && delivery.unserved.covers(dependencies)
+
+/** Whether the cache has no part in what a session asks, of whatever it may be. */
+export const isBypassed = (
+  { delivery, sessions }: Engine,
+  point: Point,
+  clock: Clock.Clock
+): boolean => sessions.isBypassed(point, clock.currentTimeMillisUnsafe(), delivery.unserved.isEmpty)
 
 /** What keeps texts apart that are joined. */
 export const part = (text: string): string => `${text.length}:${text}`

@@ -28,6 +28,8 @@
  *   for it. Hence a seat is taken as the flight begins, and not by the wait, and
  *   whoever has one sees to it that it is left: a flight of which nobody knows
  *   would hold on to its connection.
+ * - A session may have written in another process, which detaches nothing here. It joins
+ *   a flight only if the store has been asked for it after that, by the clocks.
  * - A query may never end. Whoever comes half a minute later begins another
  *   flight, so that one connection that hangs does not hang them all.
  *
@@ -39,7 +41,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import type { CacheKey } from "../CacheStore.ts"
+import type { CacheKey, LogicalClock, Since } from "../CacheStore.ts"
 import type * as Dependency from "../Dependency.ts"
 import { touches } from "./unserved.ts"
 
@@ -100,6 +102,8 @@ export class Flight<A, E> {
   readonly key: CacheKey
   readonly dependencies: Dependency.DependencySet
   readonly begunAtMillis: number
+  /** How many had begun with it. */
+  readonly number: number
   /** Whether nobody was to wait for it, or nobody does any more. */
   isRefresh: boolean
   /** Whether it goes on when nobody waits for it. */
@@ -108,6 +112,8 @@ export class Flight<A, E> {
   exit: Exit.Exit<A, E> | undefined
   /** The last stale value it has found. */
   stale: A | undefined
+  /** The clock of the store when it was last asked: what the flight brings is at least as new. */
+  at: LogicalClock | undefined
   /** What may be served in place of its failure. */
   private fallback: A | undefined
   /** @internal */
@@ -126,10 +132,12 @@ export class Flight<A, E> {
     this.key = key
     this.dependencies = dependencies
     this.begunAtMillis = begunAtMillis
+    this.number = ++flights.begun
     this.isRefresh = isRefresh
     this.goesOn = isRefresh
     this.exit = undefined
     this.stale = undefined
+    this.at = undefined
     this.fallback = undefined
     this.fiber = undefined
   }
@@ -207,6 +215,8 @@ export class Flight<A, E> {
 }
 
 export class Flights {
+  /** How many flights have begun. */
+  begun = 0
   private readonly joinable = new ByKey()
   private readonly refreshes = new ByKey()
   private readonly fibers = new Set<Fiber.Fiber<void>>()
@@ -219,10 +229,11 @@ export class Flights {
     this.maxRefreshes = options?.maxRefreshes ?? Infinity
   }
 
-  /** The flight of a key that a caller with these dependencies may join. */
-  find(key: CacheKey, basis: string, nowMillis: number): Flight<any, any> | undefined {
+  /** The flight of a key that a caller with these dependencies may join. `since`: what its clock must be, if anything. */
+  find(key: CacheKey, basis: string, nowMillis: number, since?: Since): Flight<any, any> | undefined {
     const flight = this.joinable.get(key, basis)
-    return flight === undefined || isOverdue(flight, nowMillis) ? undefined : flight
+    if (flight === undefined || isOverdue(flight, nowMillis)) return undefined
+    return since === undefined || (flight.at !== undefined && since(flight.at)) ? flight : undefined
   }
 
   /** The refresh of a key that is under way. */

@@ -20,12 +20,13 @@ import * as Dependency from "../Dependency.ts"
 import * as QueryCache from "../QueryCache.ts"
 import * as AnyTransaction from "./anyTransaction.ts"
 import { type Consulted, CurrentConsulted } from "./consulted.ts"
-import { type AnyFiber, type Engine, isUnserved, NamedKey, NamedSpace } from "./engine.ts"
+import { type AnyFiber, type Engine, isBypassed, isUnserved, NamedKey, NamedSpace } from "./engine.ts"
 import { Habits } from "./habits.ts"
 import * as Outcome from "./outcome.ts"
 import { type Admission, type Answer, isFresh, type Reading } from "./reading.ts"
 import { sizeOf } from "./rows.ts"
 import { exitCodec, type KeyCodec, keyCodec, type Local, type Pure, share } from "./schemas.ts"
+import type { Point } from "./session.ts"
 
 export interface NamedOptions<K, A, E> {
   readonly engine: Engine
@@ -66,6 +67,7 @@ export class Named<K, A, E> {
   private ambient: QueryCache.Ambient | undefined
   private collector: Array<QueryCache.QueryInfo> | undefined
   private consulted: Consulted | undefined
+  private point: Point | undefined
   private inTransaction = false
 
   constructor(options: NamedOptions<K, A, E>) {
@@ -131,7 +133,7 @@ export class Named<K, A, E> {
 
   /** As `peek`, with all that is to be told of it and done about it. */
   atHand(fiber: AnyFiber, key: K, query: Effect.Effect<A, E>): Exit.Exit<A, E> | undefined {
-    if (this.objection(fiber) !== undefined) return undefined
+    if (this.objectionToRead(fiber) !== undefined) return undefined
     const reading = this.readingOf(key, query)
     return this.engine.store.peek(reading.key, this.clock.currentTimeMillisUnsafe()) === undefined ||
         isUnserved(this.engine, reading.dependencies())
@@ -142,7 +144,7 @@ export class Named<K, A, E> {
   /** The value of a key: at hand, in the store, or by `query`. */
   get(key: K, query: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.withFiber((fiber) => {
-      const against = this.objection(fiber)
+      const against = this.objectionToRead(fiber)
       this.consulted?.add(this.dependenciesOf(key))
       if (against !== undefined) return this.bypass(against, query)
       const reading = this.readingOf(key, query)
@@ -166,7 +168,7 @@ export class Named<K, A, E> {
     into?: (place: number) => Array<QueryCache.QueryInfo> | undefined
   ): Effect.Effect<void> {
     return Effect.withFiber((fiber) => {
-      const against = this.objection(fiber)
+      const against = this.objectionToRead(fiber)
       const own = this.collector
       const collectorOf = into ?? (() => own)
       const readings = new Map<
@@ -294,7 +296,8 @@ export class Named<K, A, E> {
   private doubt(targets: Dependency.Targets): Effect.Effect<void> {
     return Effect.withFiber((fiber) =>
       AnyTransaction.transactionOf(fiber.context) === undefined
-        ? this.engine.delivery.quarantine(targets)
+        // Whatever it was that the program did, with whatever client.
+        ? this.engine.delivery.quarantine(targets, { _tag: "Anything" })
         : this.forget(targets)
     )
   }
@@ -329,7 +332,11 @@ export class Named<K, A, E> {
     const { engine, policy } = this
     return !this.inTransaction && this.ambient === undefined && this.collector === undefined &&
       this.consulted === undefined && engine.delivery.unserved.isEmpty && policy.refreshAhead === 0 &&
-      !this.isRuledOut && !engine.noop
+      !this.isRuledOut && !engine.noop && (this.point === undefined || this.mayPeek(this.point))
+  }
+
+  private mayPeek(point: Point): boolean {
+    return !isBypassed(this.engine, point, this.clock) && this.engine.sessions.mayPeek(point)
   }
 
   private peekAt(key: K, nowMillis: number): Exit.Exit<A, E> | undefined {
@@ -355,6 +362,7 @@ export class Named<K, A, E> {
     this.ambient = fiber.getRef(QueryCache.Ambient)
     this.collector = fiber.getRef(QueryCache.Collector)
     this.consulted = fiber.getRef(CurrentConsulted)
+    this.point = this.engine.sessions.pointOf(fiber)
     this.inTransaction = AnyTransaction.transactionOf(fiber.context) !== undefined
   }
 
@@ -371,6 +379,12 @@ export class Named<K, A, E> {
       : this.inTransaction || this.engine.transactions.isByHand
       ? "transaction"
       : undefined
+  }
+
+  /** As `objection`, for what asks only. */
+  private objectionToRead(fiber: AnyFiber): string | undefined {
+    return this.objection(fiber) ??
+      (this.point !== undefined && isBypassed(this.engine, this.point, this.clock) ? "session" : undefined)
   }
 
   /** What the query asks is not cached under another name either. */
@@ -391,6 +405,8 @@ export class Named<K, A, E> {
     reading: Reading<Exit.Exit<A, E>, E>,
     into = this.collector
   ): Exit.Exit<A, E> | undefined {
+    const { point } = reading
+    if (point !== undefined && !this.mayPeek(point)) return undefined
     const { reader } = this.engine
     const now = this.clock.currentTimeMillisUnsafe()
     const kept = reader.peek(reading.key, this.basis, this.policy, now)
@@ -444,6 +460,7 @@ export class Named<K, A, E> {
       dependencies: () => dependencies ??= this.dependenciesOf(key),
       terms: this.policy,
       habits: this.habits,
+      point: this.point,
       label: () => this.name,
       query: this.exitOf(query),
       timedOut: Effect.never,

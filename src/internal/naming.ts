@@ -59,6 +59,10 @@ export interface Naming {
    * schema ends in another: it fires a trigger that nobody knew of. Then it may have written anything.
    */
   readonly watched: <A, E, R>(run: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** The same for what begins now: to be run when it has ended. */
+  readonly watch: () => Effect.Effect<void>
+  /** Grows when what is known of the schema has changed. */
+  readonly generation: () => number
   /** Tells the time: the catalog is read again when it is due. */
   readonly tick: (nowMillis: number) => void
   /** Notes what is left behind in sessions of the pool: settings made by hand, temporary tables. */
@@ -129,6 +133,11 @@ export const make = Effect.fnUntraced(function*(options: {
   const current = (): Known =>
     known !== undefined && known.catalog === source?.current ? known : known = make(source?.current)
 
+  const watch = (): Effect.Effect<void> => {
+    const generation = source?.generation
+    return Effect.suspend(() => source?.generation === generation ? Effect.void : everything)
+  }
+
   return {
     of: (scope) => {
       const { catalog, under, unscoped } = current()
@@ -150,12 +159,14 @@ export const make = Effect.fnUntraced(function*(options: {
         known = undefined
         return isNew ? warning(stray.setting) : Effect.void
       }),
+    generation: () => source?.generation ?? 0,
     tick: source?.tick ?? (() => {}),
     watched: (run) =>
       source === undefined ? run : Effect.suspend(() => {
-        const { generation } = source
-        return Effect.onExit(run, () => source.generation === generation ? Effect.void : everything)
+        const overtaken = watch()
+        return Effect.onExit(run, () => overtaken)
       }),
+    watch,
     settled: source?.settled ?? Effect.void,
     renewed: source?.renewed ?? Effect.void,
     observe: (delivery) => {
@@ -172,10 +183,10 @@ export const make = Effect.fnUntraced(function*(options: {
             note(targets)
             return delivery.deliver(targets)
           }),
-        quarantine: (targets) =>
+        quarantine: (targets, doubt) =>
           Effect.suspend(() => {
             note(targets)
-            return delivery.quarantine(targets)
+            return delivery.quarantine(targets, doubt)
           })
       }
     }
@@ -314,6 +325,7 @@ const effectsOf = (
         _tag: "Writes",
         targets: analysis.all ? Dependency.allTargets : written(stamps(analysis.tables)),
         atomic: analysis.atomic,
+        isControl: analysis.control.some(({ control }) => control !== "other"),
         narrow: rows === undefined
           ? undefined
           : (parameters, answer) => written(stamps(analysis.tables), rows(parameters, answer))

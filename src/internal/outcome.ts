@@ -4,6 +4,7 @@
 import * as Cause from "effect/Cause"
 import * as Predicate from "effect/Predicate"
 import { isSqlError } from "effect/sql/SqlError"
+import { StrictWriteError } from "../CacheError.ts"
 
 /**
  * `true` only where the database, or the driver before it sent anything, refused
@@ -21,6 +22,8 @@ export const mayHaveWritten = (cause: Cause.Cause<unknown>): boolean =>
 const isRefusal = (error: unknown): boolean => {
   if (!isSqlError(error)) return false
   const { _tag, cause, message, operation } = error.reason
+  // Rolled back, or never sent.
+  if (cause instanceof StrictWriteError) return true
   // The statement waited for a connection that never came about.
   if (operation === "connect") return true
   // COMMIT was answered by ROLLBACK.

@@ -32,7 +32,7 @@ import type { CacheError } from "../CacheError.ts"
 import type * as CacheStore from "../CacheStore.ts"
 import type * as Dependency from "../Dependency.ts"
 import { type Flight, type Flights, takesNothing } from "./flights.ts"
-import { type Admission, type Found, isPaused, type Landing, longestStale, type Reading } from "./reading.ts"
+import { type Admission, answers, type Found, isPaused, type Landing, longestStale, type Reading } from "./reading.ts"
 import type { StoreHealth } from "./storeHealth.ts"
 import type { FillOutcome, Tally } from "./tally.ts"
 
@@ -42,6 +42,8 @@ export interface PilotOptions {
   readonly health: StoreHealth
   readonly tally: Tally
   readonly lookupTimeoutMillis: number
+  /** Takes note of why a store that is kept strict serves nothing. */
+  readonly met?: ((bypass: CacheStore.Bypass) => void) | undefined
 }
 
 /** What the store has answered already, or is to be asked. */
@@ -92,7 +94,7 @@ export class Pilot {
             flight.stale !== undefined && flight.isConsoledBy(flight.stale)
           const fallback = isConsoled ? yield* this.lookAgain(reading) : undefined
           flight.settle(Exit.failCause(cause), { fallback })
-          return yield* this.release(reading, lease)
+          return yield* this.release(reading, lease, heirsOf(cause))
         }
         // Before a caller may change the value.
         const admission = this.admit(reading, exit.value)
@@ -117,10 +119,10 @@ export class Pilot {
       Effect.gen({ self: this }, function*() {
         const found = yield* this.lookup(reading, 0, restore)
         if (Exit.isFailure(found) && Cause.hasInterrupts(found.cause)) return yield* Effect.interrupt
-        const lease = Exit.isSuccess(found) ? found.value.lease : undefined
+        const lease = Exit.isSuccess(found) && found.value._tag !== "Bypass" ? found.value.lease : undefined
         const { costMillis, exit } = yield* measured(restore(reading.query))
         if (Exit.isFailure(exit)) {
-          yield* this.release(reading, lease)
+          yield* this.release(reading, lease, heirsOf(exit.cause))
           return yield* Effect.failCause(exit.cause)
         }
         const admission = this.admit(reading, exit.value)
@@ -142,8 +144,10 @@ export class Pilot {
         if (Exit.isFailure(found)) return undefined
         const outcome = found.value
         const atMillis = yield* Clock.currentTimeMillis
-        if (outcome._tag !== "Hit") yield* this.release(reading, outcome.lease)
-        return isHeld(reading, outcome) ? foundOf(outcome, atMillis, false) : undefined
+        if (outcome._tag !== "Hit") yield* this.release(reading, outcome.lease, "next")
+        return isHeld(reading, outcome) && answers(reading, outcome.lease)
+          ? foundOf(outcome, atMillis, false)
+          : undefined
       })
     )
   }
@@ -175,24 +179,33 @@ export class Pilot {
         const outcome: CacheStore.Outcome = found.value
         found = undefined
         const { lease } = outcome
+        if (outcome._tag === "Bypass") {
+          return isUnattended(flight)
+            ? abandon()
+            : { lease: undefined, reason: outcome.reason }
+        }
+        flight.at = lease
+        const isBehind = !answers(reading, lease)
+        // What the store has, or others read, may be from before the session's write. What is read here is not.
+        if (isBehind && (outcome._tag === "Hit" || isOthers(outcome))) return { lease: undefined, reason: "session" }
         if (outcome._tag === "Hit") {
           // Another kind of value under the same key is to be replaced.
           if (!isHeld(reading, outcome)) return { lease, reason: "undecodable" }
           flight.settle(Exit.succeed(foundOf(outcome, now, true)))
           return undefined
         }
-        if (isHeld(reading, outcome)) flight.offer(foundOf(outcome, now, false))
+        if (isHeld(reading, outcome) && !isBehind) flight.offer(foundOf(outcome, now, false))
         if (isUnattended(flight) && !flight.isRefresh) {
           const begun = flights.becomeRefresh(flight, now)
           if (begun === "too many") tally.refreshed("too-many")
           if (begun !== "begun") {
             abandon()
-            yield* this.release(reading, lease)
+            yield* this.release(reading, lease, "next")
             return undefined
           }
         }
         const reason = outcome._tag === "Miss" ? outcome.reason : outcome._tag === "Stale" ? "expired" : "waited"
-        const others = outcome._tag === "Wait" || (outcome._tag === "Stale" && outcome.waiting)
+        const others = isOthers(outcome)
         const refresh = others || lease.flight !== undefined
           ? undefined
           : flights.refreshing(reading.key, reading.basis, now)
@@ -233,26 +246,34 @@ export class Pilot {
       const asked = () => Effect.map(ask(store, requests), (all) => outcomes = all)
       return Effect.flatMap(
         Effect.exit(restore(health.guard("lookup", asked, lookupTimeoutMillis))),
-        (exit) =>
-          Exit.isSuccess(exit) || outcomes.length === 0
+        (exit) => {
+          this.meet(outcomes)
+          return Exit.isSuccess(exit) || outcomes.length === 0
             ? Effect.succeed(exit)
             : Effect.as(
-              Effect.all(outcomes.map(({ lease }, i) => this.release(requests[i]!, lease)), {
+              Effect.all(outcomes.map(({ lease }, i) => this.release(requests[i]!, lease, "next")), {
                 concurrency: "unbounded"
               }),
               exit
             )
+        }
       )
     })
   }
 
+  private meet(outcomes: ReadonlyArray<CacheStore.Outcome>): void {
+    const { met } = this.options
+    if (met === undefined) return
+    for (const outcome of outcomes) if (outcome._tag === "Bypass") met(outcome)
+  }
+
   private lookup<A, E>(
-    { dependencies, key }: Reading<A, E>,
+    { dependencies, key, point }: Reading<A, E>,
     maxAgeMillis: number,
     restore: Restore
   ): Effect.Effect<Exit.Exit<CacheStore.Outcome, CacheError>> {
     return Effect.map(
-      this.lookupMany([{ key, dependencies: dependencies(), maxAgeMillis }], restore),
+      this.lookupMany([{ key, dependencies: dependencies(), maxAgeMillis, since: point?.reflects }], restore),
       Exit.map((outcomes) => outcomes[0]!)
     )
   }
@@ -260,12 +281,13 @@ export class Pilot {
   /** Lets other processes read what this one does not fill. Nobody here waits for it. */
   private release(
     { key }: { readonly key: CacheStore.CacheKey },
-    lease: CacheStore.Lease | undefined
+    lease: CacheStore.Lease | undefined,
+    heirs: CacheStore.Heirs = "all"
   ): Effect.Effect<void> {
     const { health, lookupTimeoutMillis, store } = this.options
     return lease?.flight === undefined
       ? Effect.void
-      : Effect.ignore(health.guard("release", () => store.release(key, lease), lookupTimeoutMillis))
+      : Effect.ignore(health.guard("release", () => store.release(key, lease, heirs), lookupTimeoutMillis))
   }
 
   private admit<A, E>({ admit, key, terms }: Reading<A, E>, value: A): Admission {
@@ -315,14 +337,15 @@ const ask = (
   requests: ReadonlyArray<CacheStore.LookupRequest>
 ): Effect.Effect<ReadonlyArray<CacheStore.Outcome>, CacheError> => {
   if (requests.length !== 1) return store.lookupMany(requests)
-  const [{ dependencies, key, maxAgeMillis }] = requests as [CacheStore.LookupRequest]
-  return Effect.map(store.lookup(key, dependencies, maxAgeMillis), (outcome) => [outcome])
+  const [{ dependencies, key, maxAgeMillis, since }] = requests as [CacheStore.LookupRequest]
+  return Effect.map(store.lookup(key, dependencies, maxAgeMillis, since), (outcome) => [outcome])
 }
 
 /** What a lookup has found, as a landing. */
-export const foundOf = (kept: CacheStore.Kept, atMillis: number, isFinal: boolean): Found => ({
+export const foundOf = (kept: CacheStore.Hit | CacheStore.Stale, atMillis: number, isFinal: boolean): Found => ({
   _tag: "Found",
   kept,
+  at: kept.lease,
   atMillis,
   isFinal
 })
@@ -333,6 +356,12 @@ export const isHeld = <A, E>(
   outcome: CacheStore.Outcome
 ): outcome is CacheStore.Hit | CacheStore.Stale =>
   (outcome._tag === "Hit" || outcome._tag === "Stale") && reading.holds(outcome.value)
+
+/** Who is to read after a query that has ended so: whoever was interrupted has not found out whether it can be had. */
+export const heirsOf = (cause: Cause.Cause<unknown>): CacheStore.Heirs => Cause.hasInterrupts(cause) ? "next" : "all"
+/** Whether another process reads the value. */
+const isOthers = (outcome: CacheStore.Outcome): boolean =>
+  outcome._tag === "Wait" || (outcome._tag === "Stale" && outcome.waiting)
 
 const isTimeout = (cause: Cause.Cause<CacheError>): boolean =>
   cause.reasons.some((reason) => Cause.isFailReason(reason) && reason.error.reason._tag === "StoreTimeout")

@@ -26,6 +26,7 @@ import type { Flight, Seat } from "./flights.ts"
 import { type Departure, foundOf, isHeld, longestPauseMillis, Pilot, type PilotOptions } from "./pilot.ts"
 import {
   type Answer,
+  answers,
   isAhead,
   isFresh,
   isPaused,
@@ -104,15 +105,24 @@ export class Reader {
   }
 
   /** The value from the store or, on a miss, from the query. Fails only as the query fails. */
-  fetch<A, E>(reading: Reading<A, E>): Effect.Effect<Answer<A>, E> {
+  fetch<A, E>(reading: Reading<A, E>, arrival?: number): Effect.Effect<Answer<A>, E> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.withFiber((fiber) => {
-        const { basis, key, terms } = reading
+        const { terms } = reading
+        const { flights, store } = this.options
         const now = nowOf(fiber)
-        const running: Flight<Landing<A>, E> | undefined = this.options.flights.find(key, basis, now)
-        if (running?.exit !== undefined) return Effect.andThen(restore(running.ended), this.fetch(reading))
-        const seat = running === undefined ? this.begin(fiber, reading, now) : running.seat(takesOf(terms))
-        const answer = this.wait(reading, seat, running !== undefined)
+        const arrived = arrival ?? flights.begun
+        let running: Flight<Landing<A>, E> | undefined = this.find(reading, now)
+        if (running?.exit !== undefined) {
+          // Its value is there, and the store has yet to say whether it is valid still.
+          if (store.strict === undefined) return Effect.andThen(restore(running.ended), this.fetch(reading))
+          running = undefined
+        }
+        // What another process has written since a flight began it may have missed. Where that counts it is waited for,
+        // so that not everybody asks the database, but what it brings is not taken.
+        const isCurrent = store.strict === undefined || running === undefined || running.number > arrived
+        const seat = running === undefined ? this.begin(fiber, reading, now) : running.seat(takesOf(reading))
+        const answer = this.wait(reading, seat, running !== undefined, isCurrent ? undefined : arrived)
         return Effect.onExit(
           restore(
             // What the flight has found stale was valid when it looked. Whoever takes such a value looks again.
@@ -120,7 +130,7 @@ export class Reader {
               ? Effect.flatMap(this.pilot.lookAgain(reading), (found) => {
                 if (found === undefined || !isWithin(found, terms, terms.staleWhileRevalidateMillis)) return answer
                 seat.leaveBehind()
-                return this.arrive(reading, found, true)
+                return this.arrive(reading, found, true, undefined)
               })
               : answer
           ),
@@ -138,7 +148,6 @@ export class Reader {
     readings: ReadonlyArray<Reading<A, E>>,
     each: (index: number, exit: Exit.Exit<Answer<A>, E>) => void
   ): Effect.Effect<void> {
-    const { flights } = this.options
     // From the outcomes, which may oblige to read, to the flights nothing may come between.
     return Effect.uninterruptibleMask((restore) =>
       Effect.withFiber((fiber) => {
@@ -148,13 +157,18 @@ export class Reader {
           waits.push(Effect.map(Effect.exit(answer), (exit) => each(index, exit)))
         const absent: Array<number> = []
         readings.forEach((reading, index) => {
-          if (flights.find(reading.key, reading.basis, now) !== undefined || isPaused(reading, now)) {
+          if (this.find(reading, now) !== undefined || isPaused(reading, now)) {
             wait(index, this.fetch(reading))
           } else absent.push(index)
         })
         const requests = absent.map((index): CacheStore.LookupRequest => {
-          const { dependencies, key, terms } = readings[index]
-          return { key, dependencies: dependencies(), maxAgeMillis: terms.timeToLiveMillis }
+          const { dependencies, key, point, terms } = readings[index]
+          return {
+            key,
+            dependencies: dependencies(),
+            maxAgeMillis: terms.timeToLiveMillis,
+            since: point?.reflects
+          }
         })
         const seats: Array<Seat<Landing<A>, E>> = []
         const looked = requests.length === 0
@@ -166,14 +180,17 @@ export class Reader {
           absent.forEach((index, i) => {
             const reading = readings[index]
             const found = Exit.map(outcomes, (all) => all[i])
-            if (Exit.isSuccess(found) && found.value._tag === "Hit" && isHeld(reading, found.value)) {
+            if (
+              Exit.isSuccess(found) && found.value._tag === "Hit" && isHeld(reading, found.value) &&
+              answers(reading, found.value.lease)
+            ) {
               each(index, Exit.succeed(this.counted(reading, foundOf(found.value, now, true), false)))
               this.freshen(fiber, reading, found.value, now)
             } else {
               // Not joined: whoever was told to read must do so, and whoever was not finds that out.
               const seat = this.begin(fiber, reading, now, found)
               seats.push(seat)
-              wait(index, this.wait(reading, seat, false))
+              wait(index, this.wait(reading, seat, false, undefined))
             }
           })
           return Effect.onExit(
@@ -193,6 +210,11 @@ export class Reader {
     return this.pilot.reload(reading)
   }
 
+  /** The flight that a reading may join. */
+  private find<A, E>({ basis, key, point }: Reading<A, E>, nowMillis: number): Flight<any, any> | undefined {
+    return this.options.flights.find(key, basis, nowMillis, point?.reflects)
+  }
+
   private begin<A, E>(
     fiber: Fiber.Fiber<unknown, unknown>,
     reading: Reading<A, E>,
@@ -206,7 +228,7 @@ export class Reader {
       key,
       dependencies(),
       nowMillis,
-      takesOf(terms),
+      takesOf(reading),
       (flight) => this.fly(reading, flight, departure)
     )
   }
@@ -244,14 +266,15 @@ export class Reader {
   private wait<A, E>(
     reading: Reading<A, E>,
     seat: Seat<Landing<A>, E>,
-    joined: boolean
+    joined: boolean,
+    arrivedLate: number | undefined
   ): Effect.Effect<Answer<A>, E> {
     const { hardTimeoutMillis, softTimeoutMillis } = reading.terms
     return Effect.flatMap(
       softTimeoutMillis === Infinity && hardTimeoutMillis === Infinity
         ? seat.served
         : Effect.raceFirst(seat.served, this.impatient(reading, seat)),
-      (landing) => this.arrive(reading, landing, joined)
+      (landing) => this.arrive(reading, landing, joined, arrivedLate)
     )
   }
 
@@ -263,7 +286,7 @@ export class Reader {
       const begun = yield* Clock.currentTimeMillis
       yield* Effect.sleep(Duration.millis(softMillis))
       // The flight may find something stale later on.
-      seat.takes = takesLate(reading.terms)
+      seat.takes = takesLate(reading)
       if (seat.flight.stale !== undefined) {
         const found = yield* this.pilot.lookAgain(reading)
         if (found !== undefined && isWithin(found, reading.terms, longestStale(reading.terms))) {
@@ -279,19 +302,30 @@ export class Reader {
     })
   }
 
-  private arrive<A, E>(reading: Reading<A, E>, landing: Landing<A>, joined: boolean): Effect.Effect<Answer<A>, E> {
-    // Young enough for whose flight it was. Nobody joins that one any more.
+  /** `arrivedLate`: when the caller did, where it must not take what it has joined. */
+  private arrive<A, E>(
+    reading: Reading<A, E>,
+    landing: Landing<A>,
+    joined: boolean,
+    arrivedLate: number | undefined
+  ): Effect.Effect<Answer<A>, E> {
+    if (arrivedLate !== undefined) return this.fetch(reading, arrivedLate)
+    // Young enough for whose flight it was, or new enough. Nobody joins that one any more.
     return joined && landing._tag === "Found" && landing.isFinal &&
-        !isFresh(landing.kept, reading.terms, landing.atMillis)
+        !(isFresh(landing.kept, reading.terms, landing.atMillis) && answers(reading, landing.at))
       ? this.fetch(reading)
       : Effect.map(this.hint(reading, landing, joined), () => this.counted(reading, landing, joined))
   }
 
   private counted<A, E>(reading: Reading<A, E>, landing: Landing<A>, joined: boolean): Answer<A> {
-    const { tally } = this.options
+    const { store, tally } = this.options
+    const { key, point } = reading
+    // As far as the store has come by now, so the clock of the answer is among what was seen.
+    if (point?.isMonotonic === true) point.raise(store.seen(key.namespace) ?? [])
     if (landing._tag === "Read") {
-      const status = joined ? "joined" : "miss"
-      tally.looked(status)
+      const status = joined ? "joined" : isBypass(landing.reason) ? "bypass" : "miss"
+      if (status === "bypass") tally.bypassed(landing.reason)
+      else tally.looked(status)
       return {
         status,
         level: undefined,
@@ -322,7 +356,9 @@ export class Reader {
   }
 
   private hint<A, E>(reading: Reading<A, E>, landing: Landing<A>, joined: boolean): Effect.Effect<void> {
-    if (joined || landing._tag === "Found" || landing.reason === "paused") return Effect.void
+    if (joined || landing._tag === "Found" || landing.reason === "paused" || isBypass(landing.reason)) {
+      return Effect.void
+    }
     return Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const hint = reading.habits.missed(landing.reason, reading.terms.adaptive === true, now)
       if (hint === undefined) return Effect.void
@@ -331,5 +367,8 @@ export class Reader {
     })
   }
 }
+
+/** Whether the store would not have had the answer. */
+const isBypass = (reason: string): boolean => reason === "fenced" || reason === "barrier"
 
 const nowOf = (fiber: Fiber.Fiber<unknown, unknown>): number => fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()

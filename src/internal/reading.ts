@@ -11,6 +11,7 @@ import type * as CacheStore from "../CacheStore.ts"
 import type * as Dependency from "../Dependency.ts"
 import type { Takes } from "./flights.ts"
 import type { Habits } from "./habits.ts"
+import type { Point } from "./session.ts"
 import type { FillOutcome } from "./tally.ts"
 
 /** What a policy says of the read path. */
@@ -44,6 +45,8 @@ export interface Reading<A, E> {
   readonly admit: (value: A) => Admission
   /** Whether a value of the store is one of its kind. */
   readonly holds: (stored: unknown) => boolean
+  /** Where the session stands that asks, if one does. */
+  readonly point?: Point | undefined
 }
 
 /** What is offered to the store of a value, and why nothing is. */
@@ -58,7 +61,7 @@ export interface Admission {
 
 /** A value, and how it was come by. */
 export interface Answer<A> {
-  readonly status: "hit" | "stale" | "miss" | "joined"
+  readonly status: "hit" | "stale" | "miss" | "joined" | "bypass"
   readonly level: "L1" | "L2" | undefined
   readonly ageMillis: number
   readonly reason: string | undefined
@@ -80,6 +83,8 @@ export type Landing<A> = Found | {
 export interface Found {
   readonly _tag: "Found"
   readonly kept: CacheStore.Kept
+  /** The clock at which it was valid. */
+  readonly at: CacheStore.LogicalClock
   readonly atMillis: number
   /** Whether it is all that its flight brings. Else it is served while, or because, the query does not. */
   readonly isFinal: boolean
@@ -107,17 +112,26 @@ export const longestStale = (terms: Terms): number =>
 export const isWithin = (landing: Landing<unknown>, terms: Terms, millis: number): landing is Found =>
   landing._tag === "Found" && lateness(landing.kept, terms, landing.atMillis) < millis
 
+/** Whether what was valid at a clock is new enough for the session that asks, if one does. */
+export const answers = ({ point }: Pick<Reading<any, any>, "point">, at: CacheStore.LogicalClock): boolean =>
+  point === undefined || point.reflects(at)
+
+const takes = (reading: Asking, millis: number) => (landing: Landing<any>): boolean =>
+  isWithin(landing, reading.terms, millis) && answers(reading, landing.at)
+
+type Asking = Pick<Reading<any, any>, "terms" | "point">
+
 /** What a caller takes while it has patience. */
-export const takesOf = (terms: Terms): Takes<Landing<any>> => ({
-  stale: (landing) => isWithin(landing, terms, terms.staleWhileRevalidateMillis),
-  insteadOfError: (landing) => isWithin(landing, terms, terms.staleIfErrorMillis)
+export const takesOf = (reading: Asking): Takes<Landing<any>> => ({
+  stale: takes(reading, reading.terms.staleWhileRevalidateMillis),
+  insteadOfError: takes(reading, reading.terms.staleIfErrorMillis)
 })
 
 /** What a caller takes that has none any more. */
-export const takesLate = (terms: Terms): Takes<Landing<any>> => ({
-  stale: (landing) => isWithin(landing, terms, longestStale(terms)),
-  insteadOfError: (landing) => isWithin(landing, terms, longestStale(terms))
-})
+export const takesLate = (reading: Asking): Takes<Landing<any>> => {
+  const late = takes(reading, longestStale(reading.terms))
+  return { stale: late, insteadOfError: late }
+}
 
 /** XFetch: whether a value is read anew before its time. The nearer its end, and the dearer it was, the likelier. */
 export const isAhead = (

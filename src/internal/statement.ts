@@ -33,13 +33,15 @@ import * as Dependency from "../Dependency.ts"
 import type * as QueryAnalyzer from "../QueryAnalyzer.ts"
 import * as QueryCache from "../QueryCache.ts"
 import { type Consulted, CurrentConsulted } from "./consulted.ts"
-import { type Engine, isUnserved } from "./engine.ts"
+import { Wire } from "./doubt/wire.ts"
+import { type Engine, isBypassed, isUnserved } from "./engine.ts"
 import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
 import { FormTrie } from "./formTrie.ts"
 import { effectsUnder } from "./naming.ts"
 import { isScalar, localKey } from "./parameters.ts"
 import { isFresh, type Reading } from "./reading.ts"
 import { StoredRows } from "./rows.ts"
+import type { Point } from "./session.ts"
 import { appliedScope, type Effects, writingOf } from "./transactions.ts"
 
 /** What the statements of a client share. */
@@ -76,7 +78,8 @@ export const makeStatements = (decoration: Decoration): {
   readonly wrap: (statement: Statement.Statement<any>) => Statement.Statement<any>
 } => {
   const { client, defaultPolicy, engine, forms } = decoration
-  const { naming, reader, tally, transactions } = engine
+  const { naming, reader, sessions, tally, transactions } = engine
+  const isShared = client.config.multiplex === true
   const kindOf = (run: Run): Kind | undefined => {
     const kind = kinds[run]
     return kind === "rows" || kind === "plain" ? decoration[kind] : kind
@@ -96,6 +99,7 @@ export const makeStatements = (decoration: Decoration): {
   let ambient: QueryCache.Ambient | undefined
   let collector: Array<QueryCache.QueryInfo> | undefined
   let consulted: Consulted | undefined
+  let point: Point | undefined
   let scope: CacheScope.Resolved | undefined
   let inTransaction: boolean
   let transformer: Statement.Transformer | undefined
@@ -105,6 +109,7 @@ export const makeStatements = (decoration: Decoration): {
     ambient = fiber.getRef(QueryCache.Ambient)
     collector = fiber.getRef(QueryCache.Collector)
     consulted = fiber.getRef(CurrentConsulted)
+    point = sessions.pointOf(fiber)
     scope = fiber.getRef(CacheScope.CurrentScope)
     transformer = fiber.getRef(Statement.CurrentTransformer)
     inTransaction =
@@ -124,17 +129,22 @@ export const makeStatements = (decoration: Decoration): {
     self: LazyStatement,
     run: Run
   ): Effect.Effect<any, SqlError> => {
+    if (engine.strict !== undefined) {
+      const refusal = transactions.refusal(fiber, effectsOf(fiber, form))
+      if (refusal !== undefined) return Effect.fail(refusal)
+    }
     if (inTransaction) {
       const mismatch = transactions.checkScope(fiber, scope)
       if (mismatch !== undefined) return mismatch
-    } else if (appliedScope(scope) !== "") {
-      // The transaction that applies the scope collects what the statement writes.
-      return transactions.withTransaction(
-        Effect.withFiber((fiber) => {
-          if (fiber.context !== context) look(fiber)
-          return observe(fiber, form, self, run)
-        })
-      )
+    } else if (appliedScope(scope) !== "" || transactions.isWrapped(form.effects)) {
+      // The transaction that applies the scope, or has a fence, collects what the statement writes.
+      const observed = Effect.withFiber((fiber) => {
+        if (fiber.context !== context) look(fiber)
+        return observe(fiber, form, self, run)
+      })
+      return transactions.isWrapped(form.effects)
+        ? naming.watched(transactions.wrap(observed))
+        : transactions.withTransaction(observed)
     }
     return observe(fiber, form, self, run)
   }
@@ -156,18 +166,20 @@ export const makeStatements = (decoration: Decoration): {
     self: LazyStatement,
     run: Run
   ): Effect.Effect<any, SqlError> => {
-    const base = self.run(run)
     const effects = effectsOf(fiber, form)
+    if (effects._tag === "Nothing") return self.run(run)
+    const wire = new Wire(isShared)
+    const base = inTransaction ? self.run(run) : self.run(run, wire)
     switch (effects._tag) {
-      case "Nothing":
-        return base
       case "Writes":
         // What is collected in a transaction is delivered at its end.
         return inTransaction || effects.targets.all
-          ? transactions.write(fiber, base, writingOf(effects, sentBy(self, run)))
-          : naming.watched(transactions.write(fiber, base, writingOf(effects, sentBy(self, run))))
+          ? transactions.write(fiber, base, writingOf(effects, sentBy(self, run)), wire)
+          : naming.watched(transactions.write(fiber, base, writingOf(effects, sentBy(self, run)), wire))
       case "Session":
-        return inTransaction ? transactions.controlInside(fiber, base, effects) : transactions.control(base, effects)
+        return inTransaction
+          ? transactions.controlInside(fiber, base, effects)
+          : transactions.control(base, effects, wire)
     }
   }
 
@@ -292,6 +304,8 @@ export const makeStatements = (decoration: Decoration): {
           ? "transaction"
           : !engine.delivery.unserved.isEmpty && isUnserved(engine, plan.dependenciesOf(located))
           ? "unserved"
+          : point !== undefined && isBypassed(engine, point, clock)
+          ? "session"
           : undefined)
 
   const consult = (
@@ -335,7 +349,9 @@ export const makeStatements = (decoration: Decoration): {
     if (local === undefined) return bypass(fiber, form, plan, self, run, "parameters")
     const key = new QueryKey(form, local, scope)
 
-    const kept = reader.peek(key, plan.basis, plan.policy, now)
+    const kept = point === undefined || sessions.mayPeek(point)
+      ? reader.peek(key, plan.basis, plan.policy, now)
+      : undefined
     if (kept !== undefined) {
       form.habits.hits++
       const stale = !isFresh(kept, plan.policy, now)
@@ -389,6 +405,7 @@ export const makeStatements = (decoration: Decoration): {
       dependencies: () => dependencies ??= plan.dependenciesOf(parameters),
       terms: plan.policy,
       habits: plan.form.habits,
+      point,
       label: () => plan.policy.name ?? plan.form.label,
       query: appliedScope(scope) === "" ? base : transactions.withTransaction(base),
       timedOut,
@@ -549,8 +566,9 @@ export const makeStatements = (decoration: Decoration): {
       return this.made ??= client(this.strings!, ...this.args)
     }
 
-    run(run: Run): Effect.Effect<any, SqlError> {
-      return run === "execute" ? this.inner : this.inner[run]
+    run(run: Run, wire?: Wire): Effect.Effect<any, SqlError> {
+      const statement = wire === undefined ? this.inner : wire.watch(this.inner)
+      return run === "execute" ? statement : statement[run]
     }
 
     get segments() {
@@ -574,7 +592,7 @@ export const makeStatements = (decoration: Decoration): {
     get stream() {
       const self = this
       const open = (waited: boolean) =>
-        Effect.withFiber((fiber): Effect.Effect<Stream.Stream<any, SqlError>> => {
+        Effect.withFiber((fiber): Effect.Effect<Stream.Stream<any, SqlError>, SqlError> => {
           if (fiber.context !== context) look(fiber)
           if (transformer !== undefined) {
             return Effect.map(
@@ -593,11 +611,13 @@ export const makeStatements = (decoration: Decoration): {
             ? undefined
             : Effect.die(new Error("CacheScope.provide: a stream outside a transaction cannot be run in a scope"))
           if (scopeMismatch !== undefined) return scopeMismatch
-          const stream = self.inner.stream
           const effects = effectsOf(fiber, form)
+          const refusal = transactions.refusal(fiber, effects)
+          if (refusal !== undefined) return Effect.fail(refusal)
+          const wire = new Wire(isShared)
           const observed = effects._tag === "Writes"
-            ? transactions.writeStream(stream, writingOf(effects, sentBy(self, "execute")))
-            : stream
+            ? transactions.writeStream(wire.watch(self.inner).stream, writingOf(effects, sentBy(self, "execute")), wire)
+            : self.inner.stream
           return form.changes === undefined
             ? Effect.succeed(observed)
             : Effect.as(transactions.leave(fiber, form.changes, naming), observed)

@@ -1,20 +1,36 @@
 /**
  * What stands between the library and its store: every call is bounded in time,
  * every failure counted, and each change between working and failing logged once.
+ *
+ * A store that goes on failing is spared (`circuit.ts`), by operation: lookups, fills and releases are not sent for a
+ * second, then one is sent to see. An invalidation that is not sent is queued, and its redelivery is what sees: no write
+ * waits for a store that is known to be away.
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { LazyArg } from "effect/Function"
-import { CacheError, InvalidReply, StoreTimeout } from "../CacheError.ts"
+import { CacheError, InvalidReply, StoreTimeout, StoreUnavailable } from "../CacheError.ts"
+import { apart } from "./apart.ts"
+import { Circuit } from "./circuit.ts"
 import type { Tally } from "./tally.ts"
 
+type Operation = CacheError["operation"]
+
 export interface StoreHealth {
+  /**
+   * Makes a call, or fails at once while the circuit of its operation is open. `must`: makes it all the same, and whether
+   * it succeeds decides for all who need not.
+   */
   readonly guard: <A>(
-    operation: CacheError["operation"],
+    operation: Operation,
     effect: LazyArg<Effect.Effect<A, CacheError>>,
-    timeoutMillis: number
+    timeoutMillis: number,
+    must?: boolean
   ) => Effect.Effect<A, CacheError>
+  /** Whether calls are not made for now. */
+  readonly isOpen: (operation: Operation) => boolean
 }
 
 interface Failure {
@@ -23,19 +39,24 @@ interface Failure {
   left: number
 }
 
-/** A store that is not shared answers from this process, so nothing of it is timed. */
+/** A store that is not shared answers from this process, so nothing of it is timed, and no call is spared. */
 export const make = (
   tally: Tally,
   options: { readonly timed: boolean; readonly shards?: number | undefined }
 ): StoreHealth => {
   // By operation: a store may answer reads and refuse writes.
-  const failing = new Map<CacheError["operation"], Failure>()
+  const failing = new Map<Operation, Failure>()
+  const circuits = new Map<Operation, Circuit>()
+  const circuitOf = (operation: Operation): Circuit => {
+    let circuit = circuits.get(operation)
+    if (circuit === undefined) circuits.set(operation, circuit = new Circuit())
+    return circuit
+  }
   // Where one shard of several fails, what the others answer says nothing. An invalidation asks them all.
   const { shards = 1 } = options
-  const patienceOf = (operation: CacheError["operation"]): number =>
-    shards === 1 || operation === "invalidate" ? 1 : shards * 32
+  const patienceOf = (operation: Operation): number => shards === 1 || operation === "invalidate" ? 1 : shards * 32
 
-  const succeeded = (operation: CacheError["operation"]): Effect.Effect<void> => {
+  const succeeded = (operation: Operation): Effect.Effect<void> => {
     const failure = failing.get(operation)
     if (failure === undefined || --failure.left > 0) return Effect.void
     failing.delete(operation)
@@ -47,38 +68,84 @@ export const make = (
     const known = failing.get(error.operation)
     failing.set(error.operation, { reason: error.reason._tag, left: patienceOf(error.operation) })
     if (known?.reason === error.reason._tag) return Effect.void
+    if (error.reason._tag === "ConsistencyRefused") {
+      return Effect.logError(`The cache store refuses (${error.operation}): ${error.reason.message}`)
+    }
+    if (error.operation === "fence") {
+      return Effect.logWarning(
+        `The cache store fails (fence: ${error.reason._tag}); it is kept strict: writes are rolled back until it works again`
+      )
+    }
     return Effect.logWarning(
       `The cache store fails (${error.operation}: ${error.reason._tag}); the database answers until it works again`
     )
   }
 
+  /** Lets its changes be seen. */
+  const note = (operation: Operation, circuit: Circuit, change: () => void): void => {
+    const wasOpen = circuit.isOpen
+    change()
+    if (circuit.isOpen !== wasOpen) tally.circuit(operation, circuit.isOpen)
+  }
+
+  const bounded = <A>(
+    operation: Operation,
+    effect: LazyArg<Effect.Effect<A, CacheError>>,
+    timeoutMillis: number
+  ): Effect.Effect<A, CacheError> =>
+    Effect.timeoutOrElse(apart(Effect.suspend(effect)), {
+      duration: Duration.millis(timeoutMillis),
+      orElse: () => Effect.fail(new CacheError({ operation, reason: new StoreTimeout({ timeoutMillis }) }))
+    })
+
+  const watched = <A>(operation: Operation, effect: Effect.Effect<A, CacheError>): Effect.Effect<A, CacheError> =>
+    effect.pipe(
+      Effect.catchCause((cause) => Effect.fail(errorOf(operation, cause))),
+      Effect.tap(() => succeeded(operation)),
+      Effect.tapError(failed)
+    )
+
   return {
-    guard: (operation, effect, timeoutMillis) =>
-      (options.timed
-        ? Effect.timeoutOrElse(apart(Effect.suspend(effect)), {
-          duration: Duration.millis(timeoutMillis),
-          orElse: () => Effect.fail(new CacheError({ operation, reason: new StoreTimeout({ timeoutMillis }) }))
-        })
-        : Effect.suspend(effect)).pipe(
-          Effect.catchCause((cause) => Effect.fail(errorOf(operation, cause))),
-          Effect.tap(() => succeeded(operation)),
-          Effect.tapError(failed)
+    // What one shard does not take the others must be told at once all the same.
+    isOpen: (operation) => shards === 1 && circuits.get(operation)?.isOpen === true,
+    guard: (operation, effect, timeoutMillis, must = false) =>
+      !options.timed ? watched(operation, Effect.suspend(effect)) : Effect.withFiber((fiber) => {
+        const clock = fiber.getRef(Clock.Clock)
+        const circuit = circuitOf(operation)
+        const admitted = must ? circuit.force() : circuit.admit(clock.currentTimeMillisUnsafe())
+        if (admitted === undefined) return spared[operation]
+        return watched(operation, bounded(operation, effect, timeoutMillis)).pipe(
+          Effect.tap(() => Effect.sync(() => note(operation, circuit, () => circuit.succeeded()))),
+          Effect.tapError(({ reason }) =>
+            Effect.sync(() => {
+              // That one is an answer, though to nothing that was asked: the next may be a better one.
+              if (reason._tag === "InvalidReply") return
+              note(operation, circuit, () => circuit.failed(admitted, clock.currentTimeMillisUnsafe()))
+            })
+          )
         )
+      })
   }
 }
 
-/**
- * In a fiber of its own, told to stop when its time is over but not waited for: what it does may be uninterruptible, or
- * a finalizer of it may hang.
- */
-export const apart = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  Effect.withFiber((fiber) =>
-    Effect.callback((resume) => {
-      const running = Effect.runForkWith(fiber.context)(effect)
-      running.addObserver(resume)
-      return Effect.sync(() => running.interruptUnsafe())
+const sparedFor = (operation: Operation): Effect.Effect<never, CacheError> =>
+  Effect.fail(
+    new CacheError({
+      operation,
+      reason: new StoreUnavailable({ message: "It has failed several times, and is asked again soon" })
     })
   )
+
+// Made once: an error costs more than the call that it stands for.
+const spared: { readonly [O in Operation]: Effect.Effect<never, CacheError> } = {
+  lookup: sparedFor("lookup"),
+  store: sparedFor("store"),
+  release: sparedFor("release"),
+  invalidate: sparedFor("invalidate"),
+  fence: sparedFor("fence"),
+  resolve: sparedFor("resolve"),
+  subscribe: sparedFor("subscribe")
+}
 
 // A store that dies, or interrupts itself, is a store that fails: no query may die of it.
 const errorOf = (operation: CacheError["operation"], cause: Cause.Cause<unknown>): CacheError => {

@@ -99,9 +99,25 @@ export class Tally {
     this.count(CacheMetrics.hints, { reason })
   }
 
+  resolved(outcome: "committed" | "aborted" | "running"): void {
+    this.count(CacheMetrics.fencesResolved, { outcome })
+  }
+
+  waitsForBarrier(isWaiting: boolean): void {
+    CacheMetrics.barrier.updateUnsafe(isWaiting ? 1 : 0, this.context)
+  }
+
   undelivered(groups: number): void {
     this.counts.undelivered = groups
     CacheMetrics.undelivered.updateUnsafe(groups, this.context)
+  }
+
+  doubts(groups: number): void {
+    CacheMetrics.doubts.updateUnsafe(groups, this.context)
+  }
+
+  circuit(operation: CacheError["operation"], isOpen: boolean): void {
+    Metric.withAttributes(CacheMetrics.circuits, { operation }).updateUnsafe(isOpen ? 1 : 0, this.context)
   }
 
   storeFailed(error: CacheError): void {

@@ -57,5 +57,11 @@ export const make = Effect.fnUntraced(function*(respond: Respond) {
       notify: () => absent("NOTIFY")
     }
   )
+  scripted.add(client)
   return { client, queries: Effect.sync((): ReadonlyArray<Query> => queries.slice()) }
 })
+
+const scripted = new WeakSet<object>()
+
+/** Whether a client's database is a function, which answers what its program asks and nothing else. */
+export const isScripted = (client: PgClient.PgClient): boolean => scripted.has(client)

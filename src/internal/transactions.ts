@@ -15,10 +15,14 @@
  * | a savepoint rolled back | its share is dropped |
  * | not by a success, after a COMMIT or ROLLBACK that the program sent itself | unknown: quarantined |
  *
+ * Where the store is kept strict, COMMIT comes after a fence, and where that cannot be
+ * put up the effect fails: ROLLBACK (strict.ts). A write outside a transaction gets one.
+ *
  * A write is collected before it runs: one that is interrupted in a transaction
  * may have taken effect, and the transaction may still commit.
  */
 import type { PgClient } from "@effect/sql-pg"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -33,20 +37,33 @@ import type { Changes } from "../QueryAnalyzer.ts"
 import { changesNames } from "./analysis/settings.ts"
 import * as AnyTransaction from "./anyTransaction.ts"
 import type { Delivery } from "./delivery.ts"
+import type { Doubt } from "./doubt/doubt.ts"
+import { Wire } from "./doubt/wire.ts"
 import type { Naming } from "./naming.ts"
 import * as Outcome from "./outcome.ts"
 import { localKey } from "./parameters.ts"
+import { CurrentSession, type Session } from "./session.ts"
+import type { Sessions } from "./sessions.ts"
+import { type Fence, isOutsideOnly, refuse, type Strict } from "./strict.ts"
 
 /** What a transaction has touched so far. */
 export class Touched {
   /** The scope that was applied when the transaction began. */
   readonly scope: string
+  /** The session that is told how far the store has come when it has committed. */
+  readonly session: Session | undefined
   /** What its outermost level has touched. */
   readonly root: Touched
   /** Of the outermost level: the program itself has ended the transaction, so a rollback at its end decides nothing. */
   isEnded = false
   /** Of the outermost level: names may mean something else in it than the client's configuration says. */
   isAnywhere = false
+  /** Of the outermost level: it is in a transaction of the base client, whose commit nobody is told of beforehand. */
+  isForeign = false
+  /** Of the outermost level: the fence is being put up, or stands, and what is written now would be without one. */
+  isFenced = false
+  /** Of the outermost level: what stands, or may. */
+  fence: Fence | undefined
   private stamps = new Set<string>()
   private images: Array<Dependency.Image> = []
   private all = false
@@ -54,8 +71,9 @@ export class Touched {
   /** Writes that have begun. */
   private readonly begun = new Set<Dependency.Targets>()
 
-  constructor(scope: string, outer?: Touched) {
+  constructor(scope: string, outer?: Touched, session?: Session) {
     this.scope = scope
+    this.session = outer === undefined ? session : outer.session
     this.root = outer === undefined ? this : outer.root
   }
 
@@ -95,16 +113,21 @@ export class Touched {
     this.images = []
   }
 
-  /** What there is, leaving nothing. */
-  take(): Dependency.Targets {
+  /** What there is. */
+  peek(): Dependency.Targets {
     for (const targets of this.begun) this.add(targets)
-    this.begun.clear()
-    const targets: Dependency.Targets = {
+    return {
       stamps: [...this.stamps],
-      images: this.images,
+      images: [...this.images],
       all: this.all,
       ...(this.schema ? { schema: this.schema } : undefined)
     }
+  }
+
+  /** What there is, leaving nothing. */
+  take(): Dependency.Targets {
+    const targets = this.peek()
+    this.begun.clear()
     this.schema = undefined
     this.stamps = new Set()
     this.images = []
@@ -146,20 +169,62 @@ export const makeCurrent = (): Context.Reference<Touched | undefined> =>
 export class Transactions {
   private readonly client: PgClient.PgClient
   private readonly delivery: Delivery
+  private readonly sessions: Pick<Sessions, "wrote">
+  /** What was touched in transactions that the base client has begun, by their connections. */
+  private readonly foreign = new WeakMap<Connection, Array<() => Dependency.Targets>>()
   private readonly current: Context.Reference<Touched | undefined>
   /** Open while a transaction that was begun by hand, by a statement on the pool, may be under way. */
   private byHand: Touched | undefined
   private warned = false
+  private readonly strict: { readonly fences: Strict; readonly generation: () => number } | undefined
 
-  constructor(client: PgClient.PgClient, current: Context.Reference<Touched | undefined>, delivery: Delivery) {
+  constructor(
+    client: PgClient.PgClient,
+    current: Context.Reference<Touched | undefined>,
+    delivery: Delivery,
+    sessions: Pick<Sessions, "wrote">,
+    strict?: {
+      readonly fences: Strict
+      /** Grows when what is known of the schema has changed. */
+      readonly generation: () => number
+    }
+  ) {
     this.client = client
     this.current = current
     this.delivery = delivery
+    this.sessions = sessions
+    this.strict = strict
   }
 
   /** Whether a transaction that was begun by hand may be under way on any connection. */
   get isByHand(): boolean {
     return this.byHand !== undefined
+  }
+
+  /** Why the statement is not run where the store is kept strict, if so. */
+  refusal(fiber: Fiber.Fiber<unknown, unknown>, effects: Effects): SqlError | undefined {
+    if (this.strict === undefined || effects._tag === "Nothing") return undefined
+    const isInBase = this.isInBase(fiber)
+    if (effects._tag === "Session") return controls.has(effects.control) ? refuse("byHand") : undefined
+    if (effects.isControl) return refuse("byHand")
+    if (!isInBase) return effects.atomic ? undefined : refuse("alone")
+    const root = fiber.getRef(this.current)?.root
+    return root === undefined || root.isForeign ? refuse("undecorated") : root.isFenced ? refuse("ended") : undefined
+  }
+
+  /** As `refusal`, on a connection that the program has reserved. */
+  refusalReserved(effects: Effects): SqlError | undefined {
+    return this.strict !== undefined && effects._tag === "Writes" ? refuse("reserved") : undefined
+  }
+
+  /** Whether a statement outside a transaction must be put in one. */
+  isWrapped(effects: Effects): boolean {
+    return this.strict !== undefined && effects._tag === "Writes"
+  }
+
+  /** Runs a write outside a transaction in one. */
+  wrap<A, R>(write: Effect.Effect<A, SqlError, R>): Effect.Effect<A, SqlError, R> {
+    return Effect.mapError(this.withTransaction(write), (error) => isOutsideOnly(error) ? refuse("outside") : error)
   }
 
   /** Invalidates, after the commit of the transaction that the fiber is in, or now. */
@@ -182,13 +247,15 @@ export class Transactions {
   write<A, E, R>(
     fiber: Fiber.Fiber<unknown, unknown>,
     run: Effect.Effect<A, E, R>,
-    writing: Writing
+    writing: Writing,
+    wire: Wire
   ): Effect.Effect<A, E, R> {
     const { answered, targets } = writing
     const begin = this.beginning(fiber)
     if (begin === undefined) {
       this.byHand?.add(targets)
-      return Effect.onExit(run, (exit) => this.settle(exit, writing))
+      const sinceMillis = nowOf(fiber)
+      return Effect.onExit(run, (exit) => this.settle(exit, writing, wire, { _tag: "Statement", sinceMillis }))
     }
     return Effect.flatMap(
       begin(targets),
@@ -197,22 +264,50 @@ export class Transactions {
   }
 
   /** As `write`, for rows that come as a stream. */
-  writeStream<A, E, R>(stream: Stream.Stream<A, E, R>, writing: Writing): Stream.Stream<A, E, R> {
+  writeStream<A, R>(
+    stream: Stream.Stream<A, SqlError, R>,
+    writing: Writing,
+    wire: Wire
+  ): Stream.Stream<A, SqlError, R> {
     const { targets } = writing
     const known: Writing = { ...writing, answered: undefined }
     return Stream.unwrap(Effect.withFiber((fiber) => {
       const collected = this.collect(fiber, targets)
       if (collected !== undefined) return Effect.as(collected, stream)
+      // Its rows come once they are committed: who takes but a few has written all the same.
+      if (this.strict !== undefined) {
+        const rows = this.wrap(
+          Effect.withFiber((fiber) => Effect.andThen(this.collect(fiber, targets)!, Stream.runCollect(stream)))
+        )
+        return Effect.map(rows, (rows) => Stream.fromIterable(rows))
+      }
       this.byHand?.add(targets)
-      return Effect.succeed(Stream.onExit(stream, (exit) => this.settle(exit, known)))
+      const sinceMillis = nowOf(fiber)
+      return Effect.succeed(
+        Stream.onExit(stream, (exit) => this.settle(exit, known, wire, { _tag: "Statement", sinceMillis }))
+      )
     }))
   }
 
-  /** After a write outside a transaction. */
-  settle(exit: Exit.Exit<unknown, unknown>, { answered, atomic, targets }: Writing): Effect.Effect<void> {
+  /** After a write outside a transaction, or the COMMIT of one. */
+  settle(
+    exit: Exit.Exit<unknown, unknown>,
+    { answered, atomic, targets }: Writing,
+    wire: Wire,
+    doubt: Doubt
+  ): Effect.Effect<void> {
     if (Exit.isSuccess(exit)) return this.delivery.deliver(answered === undefined ? targets : answered(exit.value))
-    if (!Outcome.refused(exit.cause)) return this.delivery.quarantine(targets)
-    return atomic ? Effect.void : this.delivery.deliver(targets)
+    if (wire.isUnused || (atomic && Outcome.refused(exit.cause))) return Effect.void
+    return Outcome.refused(exit.cause) ? this.delivery.deliver(targets) : this.doubt(targets, wire, doubt)
+  }
+
+  /** What was written, and whose outcome is unknown, as far as the connection does not tell that it has ended. */
+  private doubt(targets: Dependency.Targets, wire: Wire, doubt: Doubt): Effect.Effect<void> {
+    if (wire.isOpen) return this.delivery.deliver(targets)
+    return this.delivery.quarantine(
+      targets,
+      wire.isShared && doubt._tag === "Statement" ? { ...doubt, isPipelined: true } : { ...doubt, pid: wire.pid }
+    )
   }
 
   /**
@@ -220,7 +315,7 @@ export class Transactions {
    * pool. Which connection they reach is not known, so until the transaction ends
    * nothing is served or filled.
    */
-  control<A, E, R>(run: Effect.Effect<A, E, R>, session: SessionControl): Effect.Effect<A, E, R> {
+  control<A, E, R>(run: Effect.Effect<A, E, R>, session: SessionControl, wire: Wire): Effect.Effect<A, E, R> {
     switch (session.control) {
       case "begin":
         return Effect.suspend(() => {
@@ -245,7 +340,10 @@ export class Transactions {
           // Until it is delivered nothing is served: a read may have been sent into the transaction as it began.
           return touched === undefined || touched.isEmpty
             ? end
-            : Effect.andThen(this.settle(exit, { targets: touched.take(), atomic: false }), end)
+            : Effect.andThen(
+              this.settle(exit, { targets: touched.take(), atomic: false }, wire, { _tag: "Commit" }),
+              end
+            )
         })
       default:
         return run
@@ -300,7 +398,7 @@ export class Transactions {
       if (Context.getOrUndefined(fiber.context, this.client.transactionService) !== undefined) {
         return this.checkScope(fiber, scope) ?? this.nested(effect, appliedScope(scope), fiber.getRef(this.current))
       }
-      return this.outermost(effect, new Touched(appliedScope(scope)), scope)
+      return this.outermost(effect, new Touched(appliedScope(scope), undefined, fiber.getRef(CurrentSession)), scope)
     })
 
   private nested<A, E, R>(
@@ -311,8 +409,14 @@ export class Transactions {
     const touched = new Touched(scope, outer)
     const collected = Effect.provideService(effect, this.current, touched)
     if (outer === undefined) {
+      touched.isForeign = true
       // In a transaction of the base client: first in line, as below, and dropped with the savepoint.
-      return this.client.withTransaction(Effect.andThen(this.client.afterCommit(this.deliver(touched)), collected))
+      return this.client.withTransaction(
+        Effect.withFiber((fiber) => {
+          this.unlessLost(fiber, () => touched.peek())
+          return Effect.andThen(this.client.afterCommit(this.deliver(touched)), collected)
+        })
+      )
     }
     return Effect.onExit(
       this.client.withTransaction(collected),
@@ -323,8 +427,49 @@ export class Transactions {
     )
   }
 
+  /**
+   * A transaction that the base client has begun tells of its commit, and of nothing else. So what it has touched is in
+   * doubt when its connection is lost.
+   */
+  private unlessLost(fiber: Fiber.Fiber<unknown, unknown>, targets: () => Dependency.Targets): void {
+    const connection = this.connectionOf(fiber)
+    if (connection === undefined) return
+    const known = this.foreign.get(connection)
+    if (known !== undefined) return void known.push(targets)
+    const all = [targets]
+    this.foreign.set(connection, all)
+    const wire = Wire.of(connection)
+    wire.onLost(() => {
+      const touched = new Touched("")
+      for (const targets of all) touched.add(targets())
+      if (touched.isEmpty) return
+      const quarantine = this.delivery.quarantine(touched.take(), { _tag: "Commit", pid: wire.pid })
+      Effect.runForkWith(AnyTransaction.outside(fiber.context))(Effect.uninterruptible(quarantine))
+    })
+  }
+
   private deliver(touched: Touched): Effect.Effect<void> {
-    return Effect.suspend(() => touched.isEmpty ? Effect.void : this.delivery.deliver(touched.take()))
+    return Effect.suspend(() => {
+      if (touched.isEmpty) return Effect.void
+      const { fence } = touched
+      touched.fence = undefined
+      const lifted = fence === undefined ? undefined : { fences: [fence.token] }
+      return this.delivery.deliver({ ...touched.take(), ...lifted })
+    })
+  }
+
+  /** Puts up the fence of a transaction whose effect has succeeded. */
+  private fence(touched: Touched, generation: number | undefined): Effect.Effect<void, SqlError> {
+    return Effect.suspend(() => {
+      const { strict } = this
+      if (strict === undefined || touched.isEmpty) return Effect.void
+      touched.isFenced = true
+      // Another trigger may have been fired than was known of when the write began.
+      const targets = strict.generation() === generation ? touched.peek() : Dependency.allTargets
+      return strict.fences.fence(targets, (fence) => {
+        touched.fence = fence
+      })
+    })
   }
 
   private outermost<A, E, R>(
@@ -333,12 +478,18 @@ export class Transactions {
     scope: CacheScope.Resolved | undefined
   ): Effect.Effect<A, E | SqlError, R> {
     let ended = false
+    let wire = Wire.of(undefined)
     const deliver = this.deliver(touched)
+    const generation = this.strict?.generation()
     return this.client.withTransaction(
       // First in line: what the program itself registers to run after the commit may read through the cache.
-      this.client.afterCommit(deliver).pipe(
+      Effect.withFiber((fiber) => {
+        wire = Wire.of(this.connectionOf(fiber))
+        return this.client.afterCommit(deliver)
+      }).pipe(
         Effect.andThen(this.apply(scope?.settings ?? [])),
         Effect.andThen(Effect.provideService(effect, this.current, touched)),
+        Effect.tap(() => this.fence(touched, generation)),
         Effect.tap(() =>
           Effect.sync(() => {
             ended = true
@@ -349,9 +500,15 @@ export class Transactions {
       Effect.onExit((exit) => {
         if (touched.isEmpty) return Effect.void
         if (Exit.isSuccess(exit)) return deliver
-        return touched.isEnded || (ended && !Outcome.refused(exit.cause))
-          ? this.delivery.quarantine(touched.take())
-          : Effect.void
+        // What the program writes after its own COMMIT commits by itself. The fence stays: whoever meets it asks the
+        // database.
+        if (touched.isEnded) return this.doubt(touched.take(), wire, { _tag: "Anything" })
+        const { fence } = touched
+        if (ended && !Outcome.refused(exit.cause)) {
+          const xid = fence === undefined ? undefined : BigInt(fence.transaction)
+          return this.doubt(touched.take(), wire, { _tag: "Commit", xid })
+        }
+        return fence === undefined ? Effect.void : this.strict!.fences.drop(fence)
       })
     )
   }
@@ -368,7 +525,12 @@ export class Transactions {
   }
 
   private isInBase(fiber: Fiber.Fiber<unknown, unknown>): boolean {
-    return Context.getOrUndefined(fiber.context, this.client.transactionService) !== undefined
+    return this.connectionOf(fiber) !== undefined
+  }
+
+  /** The connection of the transaction that the fiber is in. */
+  private connectionOf(fiber: Fiber.Fiber<unknown, unknown>): Connection | undefined {
+    return Context.getOrUndefined(fiber.context, this.client.transactionService)?.[0]
   }
 
   private collect(fiber: Fiber.Fiber<unknown, unknown>, targets: Dependency.Targets): Effect.Effect<void> | undefined {
@@ -382,11 +544,19 @@ export class Transactions {
   ): ((targets: Dependency.Targets) => Effect.Effect<(known: Dependency.Targets) => void>) | undefined {
     if (!this.isInBase(fiber)) return undefined
     const touched = fiber.getRef(this.current)
-    if (touched !== undefined) return (targets) => Effect.sync(() => touched.begin(targets))
+    if (touched !== undefined) {
+      return (targets) =>
+        Effect.sync(() => {
+          // A session that began inside may be over when it commits: it hears of no clock.
+          if (fiber.getRef(CurrentSession) !== touched.session) this.sessions.wrote(fiber, undefined)
+          return touched.begin(targets)
+        })
+    }
     // A transaction of the base client, begun around the decorated one.
     return (targets) =>
       Effect.suspend(() => {
         let last = targets
+        this.unlessLost(fiber, () => last)
         return Effect.as(
           this.client.afterCommit(Effect.suspend(() => this.delivery.deliver(last))),
           (known: Dependency.Targets) => {
@@ -397,10 +567,15 @@ export class Transactions {
   }
 }
 
+const nowOf = (fiber: Fiber.Fiber<unknown, unknown>): number => fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+
 const warning = Effect.logWarning(
   "A transaction was begun by a statement on the pool: until one ends it, nothing is served from the cache. " +
     "Use withTransaction, or a connection from reserve"
 )
+
+/** What begins or ends a transaction. */
+const controls = new Set(["begin", "commit", "rollback"])
 
 /** BEGIN, COMMIT and the like; `chain`: another transaction begins at once. */
 export interface SessionControl {
@@ -420,6 +595,8 @@ export interface Writes {
   /** With any parameters. */
   readonly targets: Dependency.Targets
   readonly atomic: boolean
+  /** Whether there is BEGIN, COMMIT or the like among several statements. */
+  readonly isControl?: boolean | undefined
   /** With its parameters, and with the rows it has returned where those are at hand. */
   readonly narrow?:
     | ((parameters: ReadonlyArray<unknown>, answer: ReadonlyArray<unknown> | undefined) => Dependency.Targets)
@@ -452,9 +629,16 @@ export const observeConnection = (
   look: (sql: string, isAnywhere: boolean) => { readonly effects: Effects; readonly changes: Changes | undefined },
   transactions: Transactions,
   delivery: Delivery,
-  naming: Pick<Naming, "leave">
+  naming: Pick<Naming, "leave" | "watch">
 ): { readonly connection: Connection; readonly close: Effect.Effect<void> } => {
+  const wire = Wire.of(connection)
   let open: Touched | undefined
+  // For its end: the schema may be another by then.
+  let overtaken = Effect.void
+  const begin = (): Touched => {
+    overtaken = naming.watch()
+    return open = new Touched("")
+  }
   // What differs from the settings that the session began with, until it ends.
   const settings = new Map<string, Changes["settings"][number]>()
   let isAnywhere = false
@@ -480,7 +664,10 @@ export const observeConnection = (
   ): ((exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>) | undefined => {
     if (effects._tag === "Writes") {
       const writing = writingOf(effects, params)
-      if (open === undefined) return (exit) => transactions.settle(exit, writing)
+      if (open === undefined) {
+        const overtaken = writing.targets.all ? Effect.void : naming.watch()
+        return (exit) => Effect.andThen(transactions.settle(exit, writing, wire, { _tag: "Statement" }), overtaken)
+      }
       const know = open.begin(writing.targets)
       const { answered } = writing
       return answered === undefined ? undefined : (exit) =>
@@ -492,36 +679,44 @@ export const observeConnection = (
       switch (effects.control) {
         case "begin": {
           if (touched !== undefined) break
-          const begun = open = new Touched("")
+          const begun = begin()
           return (exit) =>
             Effect.sync(() => {
               // Refused: what is written commits by itself.
               if (Exit.isFailure(exit) && Outcome.refused(exit.cause) && open === begun) open = undefined
             })
         }
-        case "commit":
-          open = effects.chain ? new Touched("") : undefined
+        case "commit": {
+          const ended = overtaken
+          open = effects.chain ? begin() : undefined
           if (touched !== undefined && !touched.isEmpty) {
-            return (exit) => transactions.settle(exit, { targets: touched.take(), atomic: true })
+            return (exit) =>
+              Effect.andThen(
+                transactions.settle(exit, { targets: touched.take(), atomic: true }, wire, { _tag: "Commit" }),
+                ended
+              )
           }
           break
+        }
         case "rollback":
           return (exit) =>
             Effect.sync(() => {
               // Without an answer the end of the scope settles it.
-              if (Exit.isSuccess(exit)) open = effects.chain ? new Touched("") : undefined
+              if (Exit.isSuccess(exit)) open = effects.chain ? begin() : undefined
             })
       }
     }
     return undefined
   }
-  const observe = <A, E>(
+  const observe = <A>(
     sql: string,
     params: ReadonlyArray<unknown>,
-    run: Effect.Effect<A, E>
-  ): Effect.Effect<A, E> =>
+    run: Effect.Effect<A, SqlError>
+  ): Effect.Effect<A, SqlError> =>
     Effect.suspend(() => {
       const { changes, effects } = look(sql, isAnywhere)
+      const refusal = transactions.refusalReserved(effects)
+      if (refusal !== undefined) return Effect.fail(refusal)
       const after = watch(effects, params)
       const watched = after === undefined ? run : Effect.onExit(run, after)
       return changes === undefined ? watched : Effect.andThen(note(changes), watched)
@@ -537,6 +732,8 @@ export const observeConnection = (
     executeStream: (sql, params, transformRows) =>
       Stream.unwrap(Effect.suspend(() => {
         const { changes, effects } = look(sql, isAnywhere)
+        const refusal = transactions.refusalReserved(effects)
+        if (refusal !== undefined) return Effect.fail(refusal)
         const after = watch(effects, params)
         const stream = connection.executeStream(sql, params, transformRows)
         const watched = after === undefined ? stream : Stream.onExit(stream, after)
@@ -555,7 +752,11 @@ export const observeConnection = (
         ? left
         : Effect.matchCauseEffect(connection.executeUnprepared("ROLLBACK", [], undefined), {
           onSuccess: () => Effect.void,
-          onFailure: () => touched.isEmpty ? Effect.void : delivery.quarantine(touched.take())
+          // Whether it was begun at all is not known where BEGIN was interrupted.
+          onFailure: () =>
+            touched.isEmpty
+              ? Effect.void
+              : Effect.andThen(delivery.quarantine(touched.take(), { _tag: "Anything", pid: wire.pid }), overtaken)
         }).pipe(Effect.andThen(left))
     })
   }

@@ -31,12 +31,13 @@ import * as Exit from "effect/Exit"
 import type * as CacheScope from "../CacheScope.ts"
 import type * as CacheStore from "../CacheStore.ts"
 import * as Dependency from "../Dependency.ts"
+import { apart } from "./apart.ts"
 import { Consulted, CurrentConsulted, type Parts, reaches } from "./consulted.ts"
 import { type Engine, isUnserved, NamedKey, NamedSpace } from "./engine.ts"
 import type { Names } from "./naming.ts"
+import { heirsOf } from "./pilot.ts"
 import { viewPrefix } from "./reactivity.ts"
 import { freeze, sizeOf } from "./rows.ts"
-import { apart } from "./storeHealth.ts"
 import type { Snapshot } from "./viewCodec.ts"
 
 export interface SourceOptions<A, E> {
@@ -176,7 +177,7 @@ export class ViewSource<A, E> {
               // Stored in the meantime.
               const newer = found?._tag === "Stale" ? yield* this.take(found, need, now) : undefined
               if (newer !== undefined) {
-                if (found?._tag === "Stale" && !found.waiting) yield* this.release(found.lease)
+                if (found?._tag === "Stale" && !found.waiting) yield* this.release(found.lease, "next")
                 return newer.value
               }
               // Whoever reads it takes as long as the last time, and is not disturbed that long.
@@ -227,7 +228,7 @@ export class ViewSource<A, E> {
       const before = this.registeredLast
       const first = yield* this.query(restore)
       if (Exit.isFailure(first)) {
-        yield* this.release(lease)
+        yield* this.release(lease, heirsOf(first.cause))
         return yield* Effect.failCause(first.cause)
       }
       if (lease === undefined) return first.value.value
@@ -335,20 +336,29 @@ export class ViewSource<A, E> {
     }
   }
 
-  private lookup(maxAgeMillis: number | undefined): Effect.Effect<CacheStore.Outcome | undefined> {
-    const { health, store } = this.options.engine
+  private lookup(
+    maxAgeMillis: number | undefined
+  ): Effect.Effect<Exclude<CacheStore.Outcome, CacheStore.Bypass> | undefined> {
+    const { health, store, strict } = this.options.engine
     const registered = this.registeredLast = this.registered()
-    return Effect.orElseSucceed(
+    return Effect.matchEager(
       health.guard("lookup", () => store.lookup(this.key, registered, maxAgeMillis), storeTimeoutMillis),
-      () => undefined
+      {
+        onSuccess: (outcome) => {
+          if (outcome._tag !== "Bypass") return outcome
+          strict?.met(outcome)
+          return undefined
+        },
+        onFailure: () => undefined
+      }
     )
   }
 
-  private release(lease: CacheStore.Lease | undefined): Effect.Effect<void> {
+  private release(lease: CacheStore.Lease | undefined, heirs: CacheStore.Heirs = "all"): Effect.Effect<void> {
     const { health, store } = this.options.engine
     return lease?.flight === undefined
       ? Effect.void
-      : Effect.ignore(health.guard("release", () => store.release(this.key, lease), storeTimeoutMillis))
+      : Effect.ignore(health.guard("release", () => store.release(this.key, lease, heirs), storeTimeoutMillis))
   }
 }
 

@@ -74,8 +74,8 @@ export const run = async (): Promise<ReadonlyArray<Result>> => {
     Effect.gen(function*() {
       const server = yield* Redis.makeServer()
       const redis = Context.get(yield* Layer.build(Redis.client(server)), Persistence.Redis)
-      const batched = Store.make(redis, { ...settings, maxRequests: 128 })
-      const unbatched = Store.make(redis, { ...settings, maxRequests: 1 })
+      const batched = Store.make(redis, { ...settings, maxRequests: 128, consistency: "bounded", fenceReplicas: 0 })
+      const unbatched = Store.make(redis, { ...settings, maxRequests: 1, consistency: "bounded", fenceReplicas: 0 })
       const outcomes = yield* batched.lookupMany(requests)
       yield* batched.storeMany(requests.map(({ dependencies, key }, i) => ({
         key,

@@ -18,6 +18,7 @@ const benches = [
   "coalesce",
   "tiered",
   "database",
+  "strict",
   "invalidation"
 ]
 

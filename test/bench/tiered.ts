@@ -3,6 +3,7 @@
 import { PgClient } from "@effect/sql-pg"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Persistence from "effect/persistence/Redis"
 import * as CachedSqlClient from "../../src/CachedSqlClient.ts"
@@ -10,6 +11,7 @@ import * as CacheStore from "../../src/CacheStore.ts"
 import * as Dependency from "../../src/Dependency.ts"
 import * as QueryCache from "../../src/QueryCache.ts"
 import * as RedisStore from "../../src/RedisStore.ts"
+import * as SessionToken from "../../src/SessionToken.ts"
 import * as TieredStore from "../../src/TieredStore.ts"
 import * as Redis from "../support/redis.ts"
 import { compare, keep, type Result, start, zipf } from "./harness.ts"
@@ -93,10 +95,12 @@ const clientOver = (store: Store) =>
 const cached = QueryCache.cached({ timeToLive: "1 hour" })
 const user = (sql: PgClient.PgClient, id: number) => cached(sql`SELECT * FROM users WHERE id = ${id}`)
 
-const hits = (sql: PgClient.PgClient) => (times: number): Promise<void> =>
-  Effect.runPromise(Effect.gen(function*() {
-    for (let i = 0; i < times; i++) yield* user(sql, i % 100)
-  }))
+const hits =
+  (sql: PgClient.PgClient, around: (effect: Effect.Effect<void, any>) => Effect.Effect<void, any> = identity) =>
+  (times: number): Promise<void> =>
+    Effect.runPromise(around(Effect.gen(function*() {
+      for (let i = 0; i < times; i++) yield* user(sql, i % 100)
+    })))
 
 const levelOf = (effect: Effect.Effect<unknown, unknown>) =>
   Effect.map(QueryCache.withInfo(effect), ([[query]]) => query?.level ?? query?.status)
@@ -132,10 +136,14 @@ export const run = (): Promise<ReadonlyArray<Result>> =>
       yield* untilHeld(overMemory, id)
       yield* untilHeld(here, id)
     }
+    const [, token] = yield* SessionToken.run(here`UPDATE orders SET total = ${1}`)
+    const session = yield* SessionToken.make({ token })
+    while ((yield* SessionToken.provide(levelOf(user(here, 1)), session)) !== "L1") yield* Effect.sleep(1)
     const hit = yield* Effect.promise(() =>
       compare("a cached statement", [
         { name: "memory", run: hits(overMemory) },
-        { name: "tiered", run: hits(here) }
+        { name: "tiered", run: hits(here) },
+        { name: "in a session", run: hits(here, SessionToken.provide(session)) }
       ], { clock: "cpu" })
     )
     const write = yield* Effect.promise(() =>
@@ -146,6 +154,11 @@ export const run = (): Promise<ReadonlyArray<Result>> =>
     )
     const results: Array<Result> = [
       { name: "tiered: L1 hit / hit of the memory store", ratio: hit.ratio("tiered", "memory"), target: 1.1 },
+      {
+        name: "tiered: L1 hit in a session that has written / without one",
+        ratio: hit.ratio("in a session", "tiered"),
+        target: 1.25
+      },
       { name: "- the look alone, with the time", ratio: found.ratio("tiered", "memory") },
       { name: "tiered: invalidation / through Redis alone", ratio: write.ratio("tiered", "Redis") }
     ]

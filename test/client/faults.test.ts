@@ -228,6 +228,44 @@ describe("a store that fails on command", () => {
       }).pipe(Effect.provide(Logs.layer)))
   })
 
+  it.effect("one that is away for long costs five time-outs, then one in a second, and writes none", () =>
+    Effect.gen(function*() {
+      const { invalidations, mend, read, set, write } = yield* scripted
+      yield* read("a")
+      let lookups = 0
+      set("lookup", () => Effect.andThen(Effect.sync(() => lookups++), Effect.never))
+      set("invalidate", () => Effect.never)
+      for (let i = 0; i < 50; i++) {
+        const [answer, millis] = yield* timed(read(["b", "c", "d"][i % 3]!))
+        assert.deepStrictEqual([answer, millis], [["miss", 0], i < 5 ? 50 : 0])
+      }
+      assert.strictEqual(lookups, 5)
+      yield* TestClock.adjust("1 second")
+      const [, probe] = yield* timed(read("b"))
+      const [, next] = yield* timed(read("b"))
+      assert.deepStrictEqual([probe, next, lookups], [50, 0, 6])
+
+      // A write waits as long as it takes to see that the store is away; redelivery sees whether it still is.
+      const waits: Array<number> = []
+      for (let i = 0; i < 20; i++) waits.push((yield* timed(write("a", i)))[1])
+      assert.isAtMost(waits.filter((millis) => millis > 0).length, 5)
+      assert.deepStrictEqual(waits.slice(-10), Array.from({ length: 10 }, () => 0))
+      assert.deepStrictEqual(yield* read("a"), ["bypass unserved", 19])
+      const sent = invalidations.length
+      yield* TestClock.adjust("1 minute")
+      assert.isAtLeast(invalidations.length - sent, 10)
+
+      mend()
+      yield* TestClock.adjust("6 seconds")
+      assert.deepStrictEqual([yield* read("a"), yield* read("a")], [["miss", 19], ["hit", 19]])
+      assert.deepStrictEqual(yield* messages, [
+        told("lookup", "StoreTimeout"),
+        told("invalidate", "StoreTimeout"),
+        worksAgain("invalidate"),
+        worksAgain("lookup")
+      ])
+    }).pipe(Effect.provide(Logs.layer)))
+
   it.effect("a caller who leaves while the store hangs leaves at once, and is no failure of the store", () =>
     Effect.gen(function*() {
       const { read, set, stats } = yield* scripted
@@ -469,6 +507,34 @@ layer(Database, live)("Redis", (it) => {
         timeout: "100 millis"
       })
     }))
+
+  for (const fault of ["paused", "killed"] as const) {
+    it.effect(`is ${fault} for long: it costs a few time-outs, and is found again without a restart`, () =>
+      Effect.gen(function*() {
+        yield* reset
+        const server = yield* RedisServers.makeServer()
+        const timeoutMillis = 150
+        const process = yield* makeProcess(RedisServers.client(server), namespaceOf(), timeoutMillis)
+        // Before the client closes, which waits for the replies to what it has sent.
+        yield* Effect.addFinalizer(() => server.resume)
+        yield* process.rename(2, "secret Grace")
+        yield* process.hit(1)
+        const before = yield* process.stats
+        yield* fault === "paused" ? server.pause : server.stop
+        const start = yield* Clock.currentTimeMillis
+        for (let i = 0; i < 200; i++) assert.deepStrictEqual(yield* process.read(1), ["miss", "Ada"])
+        for (let i = 0; i < 50; i++) yield* process.rename(1, "Augusta")
+        const elapsed = (yield* Clock.currentTimeMillis) - start
+        const errors = (yield* process.stats).storeErrors - before.storeErrors
+        // Of 250 calls: five lookups, five invalidations, what was redelivered, and one lookup in a second.
+        assert.isAtMost(errors, 16 + elapsed / 1000)
+        assert.isAtLeast(errors, 10)
+        yield* fault === "paused" ? server.resume : server.start
+        yield* process.delivered
+        assert.deepStrictEqual(yield* process.hit(1), ["hit", "Augusta"])
+        yield* process.said
+      }))
+  }
 
   it.effect("becomes a replica", () =>
     Effect.gen(function*() {

@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import type * as SqlClient from "effect/sql/SqlClient"
+import * as TestClock from "effect/testing/TestClock"
 import * as Postgres from "../support/postgres.ts"
 
 /** The client that is decorated: what it does, the cache does not see. */
@@ -67,5 +68,18 @@ export const fateOf = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<readonly [fate: string, rows: A], E, R> =>
   Effect.map(QueryCache.withInfo(effect), ([queries, rows]) => [queries.map(fate).join(", "), rows])
+
+/** By the real clock, for what servers do meanwhile. */
+export const moment = Effect.promise(() => new Promise<void>((resolve) => setTimeout(resolve, 3)))
+
+/** What becomes of a read once it may be served again; the TestClock goes on meanwhile. */
+export const served = Effect.fnUntraced(function*<A, E, R>(query: Effect.Effect<A, E, R>) {
+  for (;;) {
+    const [fate, rows] = yield* fateOf(query)
+    if (fate !== "bypass unserved") return [fate, rows] as const
+    yield* TestClock.adjust(100)
+    yield* moment
+  }
+})
 
 const fate = ({ reason, status }: QueryCache.QueryInfo): string => status === "bypass" ? `${status} ${reason}` : status

@@ -95,7 +95,19 @@ layer(Postgres.layerServer())("the catalog is known", (it) => {
     Effect.gen(function*() {
       const base = yield* Base
       const sql = yield* SqlClient.SqlClient
-      for (const write of [rename(sql), sql.withTransaction(rename(sql))]) {
+      const byHand = (...statements: ReadonlyArray<string>) =>
+        Effect.scoped(Effect.flatMap(sql.reserve, (connection) =>
+          Effect.forEach(statements, (statement) =>
+            connection.execute(statement, [], undefined))))
+      const renames = "UPDATE users SET name = 'x' WHERE id = 1"
+      const writes = [
+        rename(sql),
+        sql.withTransaction(rename(sql)),
+        byHand(renames),
+        byHand("BEGIN", renames, "COMMIT AND CHAIN", "COMMIT"),
+        byHand("BEGIN", "COMMIT AND CHAIN", renames, "COMMIT")
+      ]
+      for (const write of writes) {
         yield* base`DROP FUNCTION IF EXISTS more() CASCADE`
         yield* base`DELETE FROM orders WHERE id = 13`
         yield* Invalidator.invalidate({ all: true })
@@ -111,7 +123,9 @@ layer(Postgres.layerServer())("the catalog is known", (it) => {
         })))
         yield* Deferred.await(changed)
         const writing = yield* Effect.forkChild(write, { startImmediately: true })
-        while ((yield* base`SELECT 1 FROM pg_locks WHERE NOT granted`).length === 0) yield* Effect.yieldNow
+        while ((yield* base`SELECT 1 FROM pg_locks WHERE NOT granted`).length === 0) {
+          yield* Effect.yieldNow
+        }
         yield* Deferred.succeed(blocked, undefined)
         yield* Fiber.join(changing)
         assert.strictEqual((yield* orders(sql)).length, 3)

@@ -19,8 +19,10 @@ import * as CacheStore from "../../src/CacheStore.ts"
 import * as Dependency from "../../src/Dependency.ts"
 import { Flights } from "../../src/internal/flights.ts"
 import { Habits } from "../../src/internal/habits.ts"
+import * as Places from "../../src/internal/places.ts"
 import { Reader } from "../../src/internal/reader.ts"
 import { type Answer, isFresh, type Reading } from "../../src/internal/reading.ts"
+import { type Point, Session } from "../../src/internal/session.ts"
 import * as StoreHealth from "../../src/internal/storeHealth.ts"
 import { type RefreshOutcome, Tally } from "../../src/internal/tally.ts"
 import * as ClaimingStore from "../support/claimingStore.ts"
@@ -76,6 +78,7 @@ interface Options {
   readonly dependencies?: Dependency.DependencySet
   readonly habits?: Habits
   readonly admits?: boolean
+  readonly point?: Point
 }
 
 type Read = readonly [status: string, value: number]
@@ -109,7 +112,8 @@ const makeProcess = (
       query: database.query,
       timedOut: Effect.fail("timed out"),
       admit: (stored) => ({ stored, bytes: 8, refusal: options.admits === false ? "declined" : undefined }),
-      holds: (stored) => typeof stored === "number"
+      holds: (stored) => typeof stored === "number",
+      point: options.point
     }
   }
   const told = (answer: Answer<number>): Read => [answer.status, (answer.take() ?? answer.stored) as number]
@@ -118,7 +122,7 @@ const makeProcess = (
     Effect.withFiber((fiber) => {
       const asked = reading(options)
       const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-      const kept = reader.peek(asked.key, asked.basis, asked.terms, now)
+      const kept = options?.point !== undefined ? undefined : reader.peek(asked.key, asked.basis, asked.terms, now)
       if (kept === undefined) return Effect.map(reader.fetch(asked), told)
       reader.freshen(fiber, asked, kept, now)
       return Effect.succeed([isFresh(kept, asked.terms, now) ? "hit" : "stale", kept.value as number])
@@ -254,6 +258,22 @@ describe("staleWhileRevalidate", () => {
       yield* Deferred.succeed(gate, undefined)
       yield* settled
       assert.deepStrictEqual(yield* read({ policy: revalidates }), ["hit", 3])
+    }))
+
+  it.effect("what another process has invalidated since a flight found it is not served to who joins", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(2)
+      const [here, there] = world.processes
+      yield* here!.read({ policy: revalidates })
+      yield* TestClock.adjust("61 seconds")
+      world.database.behave = Effect.sleep(100)
+      const first = yield* started(here!.read({ policy: minute }))
+      yield* there!.invalidate
+      const second = yield* started(here!.read({ policy: revalidates }))
+      yield* TestClock.adjust(100)
+      const reads = yield* Fiber.joinAll([first, second])
+      assert.deepStrictEqual(reads, [["miss", 2], ["joined", 2]])
+      yield* calm(world)
     }))
 
   it.effect("who does not take it waits for the refresh that is under way", () =>
@@ -640,6 +660,21 @@ describe("flights", () => {
       assert.deepStrictEqual(yield* Fiber.join(reading), Exit.succeed(["joined", 2] as const))
       yield* calm(world)
     }))
+
+  it.effect("who is served something stale leaves its flight to go on, though all others leave", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { database, read } = world
+      yield* read({ policy: revalidates })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.sleep(100)
+      const other = yield* started(read({ policy: minute }))
+      assert.deepStrictEqual(yield* read({ policy: revalidates }), ["stale", 1])
+      yield* Fiber.interrupt(other)
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual([yield* read({ policy: minute }), database.interrupted], [["hit", 2], 0])
+      yield* calm(world)
+    }))
 })
 
 describe("reload", () => {
@@ -761,6 +796,29 @@ describe("several processes", () => {
       assert.isBelow(millis, 100 + 64 + 100 + 64)
       assert.strictEqual(declining.database.asked, 2)
       yield* calm(declining)
+    }))
+
+  it.effect("one that is interrupted is replaced by one", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(4)
+      const { claiming, database, processes } = world
+      database.behave = Effect.sleep(100)
+      const [leader, ...others] = yield* Effect.forEach(processes, ({ read }) => started(read()))
+      yield* TestClock.adjust(50)
+      assert.strictEqual(database.asked, 1)
+      yield* Fiber.interrupt(leader!)
+      const [exit, millis] = yield* timed(Fiber.joinAll(others))
+      assert.deepStrictEqual(new Set((exit as any).value.map(String)), new Set(["miss,2", "hit,2"]))
+      assert.isBelow(millis, 64 + 100 + 64)
+      assert.deepStrictEqual([database.asked, database.interrupted], [2, 1])
+      // So is one that reads whatever there is.
+      const reloading = yield* started(world.reader.reload(world.reading()))
+      assert.strictEqual(claiming.owed(), 1)
+      yield* Fiber.interrupt(reloading)
+      const { lease } = yield* claiming.store.lookup(keyOf("k"), orders, 0)
+      assert.isDefined(lease.flight)
+      yield* claiming.store.release(keyOf("k"), lease)
+      yield* calm(world)
     }))
 
   it.effect("nobody waits where something stale is taken, and one query reads it anew", () =>
@@ -904,6 +962,150 @@ describe("several values", () => {
       assert.strictEqual(database.asked, 5)
       yield* calm(world)
       assert.strictEqual(claiming.owed(), 0)
+    }))
+
+  it.effect("a pause that begins while they are looked up is for those who come later", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { claiming, database, faults, reader, reading, told } = world
+      const habits = new Habits()
+      const readings = ["a", "b"].map((key) => reading({ key, habits, policy: { ...minute, adaptive: true } }))
+      // Two hundred misses within a minute and more.
+      for (let i = 0; i < 199; i++) habits.missed("absent", true, 0)
+      yield* TestClock.adjust("61 seconds")
+      faults.lookup = (proceed) =>
+        Effect.tap(proceed, () => Effect.sync(() => void habits.missed("absent", true, 61_000)))
+      const got: Array<Read> = []
+      yield* reader.fetchMany(readings, (_, exit) => got.push(told(Effect.runSync(exit))))
+      assert.isTrue(habits.isPaused(61_000))
+      // The store has told them to read, so it has what they have read.
+      assert.deepStrictEqual(got.sort(), [["miss", 1], ["miss", 2]])
+      yield* Effect.repeat(Effect.yieldNow, { times: 20 })
+      assert.strictEqual(claiming.owed(), 0)
+      for (const [i, key] of ["a", "b"].entries()) {
+        const outcome = yield* claiming.store.lookup(keyOf(key), orders)
+        assert(outcome._tag === "Hit" && outcome.value === i + 1)
+      }
+      faults.lookup = () => assert.fail("asked while it rests")
+      yield* reader.fetchMany(
+        [reading({ key: "c", habits, policy: { ...minute, adaptive: true } })],
+        (_, exit) => got.push(told(Effect.runSync(exit)))
+      )
+      assert.deepStrictEqual([got[2], database.asked], [["miss", 3], 3])
+      yield* calm(world)
+    }))
+})
+
+describe("a session that has seen more than the store", () => {
+  /** All that the store says is from before, but for what is said to be of a later epoch. */
+  const ahead = (): Point => {
+    const point = new Session(Places.empty, { isMonotonic: false, bypassMillis: 1 }).pointOf("test")
+    point.raise([{ epoch: "5-epoch", clock: 7 }])
+    return point
+  }
+  const lookups = (epochs: ReadonlyArray<string>) => {
+    let asked = 0
+    return <A>(proceed: Effect.Effect<A, CacheError>): Effect.Effect<A, CacheError> =>
+      Effect.map(proceed, (outcome: any) => {
+        const epoch = epochs[Math.min(asked++, epochs.length - 1)]!
+        return epoch === "" ? outcome : { ...outcome, lease: { ...outcome.lease, epoch } }
+      })
+  }
+  const swr = { timeToLive: "1 minute", staleWhileRevalidate: "1 minute" } as const
+
+  it.effect("is answered by the database, and what the store has stays", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { database, read } = world
+      yield* read()
+      assert.deepStrictEqual(yield* read({ point: ahead() }), ["miss", 2] as const)
+      assert.deepStrictEqual(yield* read(), ["hit", 1] as const)
+      assert.strictEqual(database.asked, 2)
+      yield* calm(world)
+    }))
+
+  it.effect("in a batch, too", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { read, reader, reading, told } = world
+      yield* read()
+      const got: Array<Read> = []
+      const point = ahead()
+      yield* reader.fetchMany(
+        [reading({ point }), reading({ key: "other", point })],
+        (_, exit) => void got.push(told(Effect.runSync(exit)))
+      )
+      assert.deepStrictEqual(got.map(([status]) => status), ["miss", "miss"])
+      assert.notInclude(got.map(([, value]) => value), 1)
+      yield* calm(world)
+    }))
+
+  it.effect("waits for nobody who may have begun before", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(2)
+      const { database, processes: [one, two] } = world
+      database.behave = Effect.sleep(100)
+      const before = yield* started(one!.read())
+      database.behave = Effect.void
+      assert.deepStrictEqual(yield* timed(two!.read({ point: ahead() })), [Exit.succeed(["miss", 2] as const), 0])
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual(yield* Fiber.join(before), ["miss", 1] as const)
+      yield* calm(world)
+    }))
+
+  it.effect("is served nothing stale: not now, not late, and not in place of a failure", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { database, read } = world
+      const policy = { ...swr, staleIfError: "1 minute", softTimeout: 10 } as const
+      yield* read({ policy })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.andThen(Effect.sleep(50), Effect.fail("away"))
+      assert.deepStrictEqual(yield* timed(read({ policy, point: ahead() })), [Exit.fail("away"), 50])
+      database.behave = Effect.sleep(50)
+      assert.deepStrictEqual(yield* timed(read({ policy, point: ahead() })), [Exit.succeed(["miss", 3] as const), 50])
+      yield* calm(world)
+    }))
+
+  it.effect("does not take from a flight that it has joined what is older than the flight was", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(2)
+      const { database, faults, processes: [one, two] } = world
+      // What the other process reads is waited for, by a flight that is new enough; then the store has gone back.
+      database.behave = Effect.sleep(20)
+      const other = yield* started(two!.read())
+      faults.lookup = lookups(["6-epoch", "6-epoch", "6-epoch", ""])
+      const waits = yield* started(one!.read())
+      const joins = yield* started(one!.read({ point: ahead() }))
+      yield* TestClock.adjust(200)
+      database.behave = Effect.void
+      assert.deepStrictEqual(yield* Fiber.join(other), ["miss", 1] as const)
+      assert.deepStrictEqual(yield* Fiber.join(waits), ["hit", 1] as const)
+      yield* TestClock.adjust(200)
+      assert.deepStrictEqual(yield* Fiber.join(joins), ["miss", 2] as const)
+      yield* calm(world)
+    }))
+
+  it.effect("nor what is stale there", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(2)
+      const { database, faults, processes: [one, two] } = world
+      const policy = { ...minute, staleIfError: "1 minute", softTimeout: 30 } as const
+      yield* one!.read({ policy })
+      yield* TestClock.adjust("61 seconds")
+      database.behave = Effect.sleep(200)
+      const refreshing = yield* started(two!.read({ policy: minute }))
+      faults.lookup = lookups(["6-epoch", "6-epoch", ""])
+      const waits = yield* started(one!.read({ policy }))
+      const joins = yield* started(one!.read({ policy, point: ahead() }))
+      yield* Effect.repeat(TestClock.adjust(1), { times: 100 })
+      assert.isDefined(waits.pollUnsafe())
+      assert.isUndefined(joins.pollUnsafe())
+      yield* TestClock.adjust(400)
+      yield* Fiber.join(refreshing)
+      const [, value] = yield* Fiber.join(joins)
+      assert.isAbove(value, 1)
+      yield* calm(world)
     }))
 })
 

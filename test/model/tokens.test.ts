@@ -8,16 +8,23 @@ const older = "an answer is older than what the session wrote"
 
 describe("session tokens hold what they promise", () => {
   holds("an invalidation is lost", { timeouts: 1 }, 619)
-  holds("metadata are lost", { losses: 1 }, 3029)
-  holds("the store fails over unseen", { failovers: 1 }, 8731)
+  holds("metadata are lost", { losses: 1 }, 3020)
+  holds("the store fails over unseen", { failovers: 1 }, 8890)
   holds(
     "the store fails over and shows it, writers are strangers",
     { failovers: 1, strangers: true, identity: true },
-    8447
+    8421
   )
-  holds("all of these", { timeouts: 1, losses: 1, failovers: 1 }, 141_184)
+  holds("all of these, and it shows", { timeouts: 1, losses: 1, failovers: 1, identity: true }, 116_576)
+  holds("others write, and reads are monotonic", { writes: 1, others: 2, readsThere: 2 }, 27_651)
+  holds("the same, and metadata are lost", { writes: 0, others: 2, readsThere: 1, losses: 1 }, 16_120)
+  holds(
+    "the same, and the store fails over and shows it",
+    { writes: 0, others: 2, readsThere: 1, failovers: 1, identity: true },
+    42_705
+  )
   if (long) {
-    holds("all of these, three writes", { timeouts: 1, losses: 1, failovers: 1, writes: 3 }, 713_826)
+    holds("all of these, three writes", { timeouts: 1, losses: 1, failovers: 1, identity: true, writes: 3 }, 552_038)
   }
 })
 
@@ -45,6 +52,18 @@ const removed: Removed<Guards, Options> = {
       "the session writes v2, token 2:1",
       "the flight of lease 1:1 answers v1"
     ]
+  }],
+  replyJudged: [{ failovers: 1 }, {
+    what: older,
+    steps: 7,
+    states: 960,
+    ends: ["the session writes v1, token 1:1", "the store fails over to 1:0", "LOOKUP: hit v0 at 1:0"]
+  }],
+  answersRaise: [{ writes: 0, others: 1, readsThere: 1 }, {
+    what: "an answer lacks what an earlier one reflects",
+    steps: 5,
+    states: 77,
+    ends: ["somebody writes v1", "there: miss v1 at 1:1", "the flight of lease 1:0 answers v0"]
   }],
   seenSent: [{ failovers: 1 }, {
     what: older,
@@ -77,7 +96,7 @@ describe("what no token can tell", () => {
     {
       what: older,
       steps: 6,
-      states: 342,
+      states: 348,
       ends: [
         "the flight reads v1",
         "the store fails over to 1:0",
@@ -86,4 +105,10 @@ describe("what no token can tell", () => {
       ]
     }
   )
+  refuted("it loses its metadata, and fails over to from before that unseen", { losses: 1, failovers: 1 }, {
+    what: older,
+    steps: 6,
+    states: 1784,
+    ends: ["the store fails over to 1:0", "the session writes v1, token 1:1", "the flight of lease 2:0 answers v0"]
+  })
 })

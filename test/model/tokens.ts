@@ -6,11 +6,21 @@
  * The shared store may lose its metadata (an epoch begins), and may fail over to a
  * lagging replica, without showing that it did if it is behind REST.
  *
- * What is checked: no answer to the session is older than its own last write.
+ * With monotonic reads its answers raise the token as well: to the clock at which they
+ * were valid.
  *
- * That the store compares clocks with what callers have seen is `open` and
- * `rotate` in src/internal/redis/scripts.ts. The other guards are of session
- * tokens, which are in the protocol alone so far.
+ * What is checked: no answer to the session is older than its own last write; and with
+ * monotonic reads, none lacks a write whose invalidation an earlier answer reflects. (One
+ * that is read from the database may be ahead of the clocks, by a write whose
+ * invalidation is on its way. A later one may be behind it.)
+ *
+ * The guards are those of src/internal/session.ts and src/internal/sessions.ts:
+ * `cacheJudged` is `mayPeek`, `flightJudged` is `find` in src/internal/flights.ts,
+ * `replyJudged` is `claim` in src/internal/pilot.ts, `epochJudged` is `reflects` in
+ * src/internal/places.ts, and `undeliveredBypasses` is `wrote`. That the store compares
+ * clocks with what processes have seen is `open` and `rotate` in
+ * src/internal/redis/scripts.ts. The token is not among what is seen: it comes from
+ * outside, and whoever makes one up would begin an epoch.
  */
 import { type Model, same, type Step } from "./checker.ts"
 
@@ -21,10 +31,14 @@ export interface Guards {
   readonly flightJudged?: boolean
   /** Clocks are compared within an epoch only. */
   readonly epochJudged?: boolean
-  /** Calls tell the store what their caller has seen, the token included. */
+  /** What the store answers is judged, too. */
+  readonly replyJudged?: boolean
+  /** Calls tell the store what their process has seen. */
   readonly seenSent?: boolean
   /** A write whose invalidation is undelivered hands out a token that bypasses. */
   readonly undeliveredBypasses?: boolean
+  /** With monotonic reads: an answer raises the token. */
+  readonly answersRaise?: boolean
 }
 
 export interface Options extends Guards {
@@ -37,14 +51,20 @@ export interface Options extends Guards {
   readonly identity?: boolean
   /** Whether the session writes through processes that have seen nothing yet. */
   readonly strangers?: boolean
+  /** How often somebody else writes, in the writing process. */
+  readonly others?: number
+  /** How often the session reads in the writing process, which has no cache of its own. Its reads are to be monotonic. */
+  readonly readsThere?: number
 }
 
 export const guarded: Required<Guards> = {
   cacheJudged: true,
   flightJudged: true,
   epochJudged: true,
+  replyJudged: true,
   seenSent: true,
-  undeliveredBypasses: true
+  undeliveredBypasses: true,
+  answersRaise: true
 }
 
 interface Point {
@@ -65,6 +85,9 @@ interface State {
   readonly written: number
   readonly token: Point | "bypass" | null
   readonly seen: Point
+  /** What was invalidated when, and up to which of it the session's answers have come. */
+  readonly invalidated: ReadonlyArray<Point & { readonly version: number }>
+  readonly reflected: number
   readonly messages: ReadonlyArray<Point>
   /** The reading process: what it has applied, its own cache, its flight, and a hit on its way to the cache. */
   readonly applied: Point
@@ -72,7 +95,9 @@ interface State {
   readonly flight: (Point & { readonly version: number | null }) | null
   readonly reply: (Point & { readonly version: number }) | null
   readonly writes: number
+  readonly others: number
   readonly lookups: number
+  readonly readsThere: number
   readonly timeouts: number
   readonly losses: number
   readonly failovers: number
@@ -83,7 +108,8 @@ const start: Point = { epoch: 1, clock: 0 }
 const later = (a: Point, b: Point): Point => a.epoch > b.epoch || (a.epoch === b.epoch && a.clock >= b.clock) ? a : b
 
 export const tokens = (options: Options): Model<State> => {
-  const { failovers = 0, lookups = 3, losses = 0, timeouts = 0, writes = 2 } = options
+  const { failovers = 0, lookups = 3, losses = 0, others = 0, readsThere = 0, timeouts = 0, writes = 2 } = options
+  const isMonotonic = readsThere > 0
 
   const published = (state: State, point: Point): State => ({ ...state, messages: [...state.messages, point] })
 
@@ -99,10 +125,13 @@ export const tokens = (options: Options): Model<State> => {
     const opening = opened(state, state.seen)
     const { epoch, stamp } = opening.store
     const point = { epoch, clock: opening.store.clock + 1 }
-    return published(
-      { ...opening, store: { ...opening.store, ...point, stamp: stamp === null ? null : point.clock } },
-      point
-    )
+    const { database: version } = state
+    return published({
+      ...opening,
+      store: { ...opening.store, ...point, stamp: stamp === null ? null : point.clock },
+      seen: options.strangers ? start : later(point, state.seen),
+      ...(isMonotonic ? { invalidated: [...state.invalidated, { ...point, version }] } : {})
+    }, point)
   }
 
   const write = (state: State, step: Step<State>) => {
@@ -113,7 +142,7 @@ export const tokens = (options: Options): Model<State> => {
     const point: Point = { epoch: after.store.epoch, clock: after.store.clock }
     step(
       () => `the session writes v${version}, token ${told(point)}`,
-      { ...after, token: point, seen: options.strangers ? start : later(point, state.seen) }
+      { ...after, token: state.token === null || state.token === "bypass" ? point : later(point, state.token) }
     )
     if (state.timeouts < timeouts) {
       step(() => `the session writes v${version}, INVALIDATE is lost`, {
@@ -124,33 +153,64 @@ export const tokens = (options: Options): Model<State> => {
     }
   }
 
+  const writeElse = (state: State, step: Step<State>) => {
+    if (state.others === others) return
+    const version = state.database + 1
+    const after = invalidated({ ...state, database: version, others: state.others + 1 })
+    step(() => `somebody writes v${version}`, after)
+  }
+
   const tooOld = "an answer is older than what the session wrote"
+  const backwards = "an answer lacks what an earlier one reflects"
+
+  /** The session is answered, by what was valid at a clock. */
+  const answer = (what: () => string, state: State, at: Point, version: number, step: Step<State>) => {
+    const { invalidated, reflected, token, written } = state
+    const wrong = version < written ? tooOld : version < reflected && backwards
+    if (!isMonotonic) return step(what, state, wrong)
+    const reflects = invalidated.filter((each) => later(at, each) === at).map(({ version }) => version)
+    const raised = options.answersRaise && token !== "bypass" ? token === null ? at : later(at, token) : token
+    step(what, {
+      ...state,
+      token: raised === null || raised === "bypass" ? raised : { epoch: raised.epoch, clock: raised.clock },
+      reflected: Math.max(reflected, ...reflects)
+    }, wrong)
+  }
 
   const read = (state: State, step: Step<State>) => {
-    const { applied, cached, flight, token, written } = state
+    const { applied, cached, flight, token } = state
     if (state.lookups === lookups || token === "bypass") return
     const asked = { ...state, lookups: state.lookups + 1 }
     const covers = (point: Point) =>
-      token === null || (point.clock >= token.clock && (!options.epochJudged || point.epoch === token.epoch))
+      token === null || (options.epochJudged
+        ? later(point, token) === point
+        : point.clock >= token.clock)
     if (cached !== null && (!options.cacheJudged || covers(applied))) {
-      step(() => `the process answers v${cached}`, asked, cached < written && tooOld)
+      answer(() => `the process answers v${cached}`, asked, applied, cached, step)
       return
     }
     if (flight !== null && flight.version !== null && (!options.flightJudged || covers(flight))) {
       const { version } = flight
-      step(() => `the flight of lease ${told(flight)} answers v${version}`, asked, version! < written && tooOld)
+      answer(() => `the flight of lease ${told(flight)} answers v${version}`, asked, flight, version!, step)
       return
     }
-    const seen = token === null ? applied : later(token, applied)
-    const opening = opened(asked, seen)
+    const opening = opened(asked, applied)
     const { store } = opening
     const { clock, entry, epoch } = store
+    const at = { epoch, clock }
     if (entry !== null && entry.epoch === epoch && store.stamp !== null && store.stamp <= entry.clock) {
-      step(
-        () => `LOOKUP: hit v${entry.version} at ${told(store)}`,
-        { ...opening, reply: opening.reply ?? { epoch, clock, version: entry.version } },
-        entry.version < written && tooOld
-      )
+      const { version } = entry
+      if (options.replyJudged && !covers(store)) {
+        step(() => `LOOKUP: hit v${version} at ${told(store)}, which is not taken`, opening)
+      } else {
+        answer(
+          () => `LOOKUP: hit v${version} at ${told(store)}`,
+          { ...opening, reply: opening.reply ?? { epoch, clock, version } },
+          at,
+          version,
+          step
+        )
+      }
     } else if (flight === null) {
       step(() => `LOOKUP: miss, lease ${told(store)}`, {
         ...opening,
@@ -158,6 +218,21 @@ export const tokens = (options: Options): Model<State> => {
         flight: { epoch, clock, version: null }
       })
     }
+  }
+
+  const readThere = (state: State, step: Step<State>) => {
+    if (state.readsThere === readsThere || state.token === "bypass") return
+    const opening = opened({ ...state, readsThere: state.readsThere + 1 }, state.seen)
+    const { clock, entry, epoch, stamp } = opening.store
+    const isHit = entry !== null && entry.epoch === epoch && stamp !== null && stamp <= entry.clock
+    const version = isHit ? entry.version : state.database
+    answer(
+      () => `there: ${isHit ? "hit" : "miss"} v${version} at ${told(opening.store)}`,
+      opening,
+      { epoch, clock },
+      version,
+      step
+    )
   }
 
   const fly = (state: State, step: Step<State>) => {
@@ -224,20 +299,26 @@ export const tokens = (options: Options): Model<State> => {
       written: 0,
       token: null,
       seen: start,
+      invalidated: [],
+      reflected: 0,
       messages: [],
       applied: start,
       cached: null,
       flight: null,
       reply: null,
       writes: 0,
+      others: 0,
       lookups: 0,
+      readsThere: 0,
       timeouts: 0,
       losses: 0,
       failovers: 0
     },
     next(state, step) {
       write(state, step)
+      writeElse(state, step)
       read(state, step)
+      readThere(state, step)
       fly(state, step)
       disturb(state, step)
     }

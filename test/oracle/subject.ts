@@ -52,7 +52,9 @@ export const make = Effect.fnUntraced(function*(change: Change = (schema) => sch
     release: () => Effect.void,
     storeMany: (requests) => Effect.succeed(requests.map(() => "refused" as const)),
     invalidate: (targets) => Effect.sync(() => (told.push(targets), [lease])),
-    changes: Stream.never
+    changes: Stream.never,
+    applied: () => undefined,
+    seen: () => undefined
   })
   const context = yield* Layer.build(
     CachedSqlClient.layerNoDeps({ namespace: "oracle" }).pipe(

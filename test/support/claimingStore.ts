@@ -79,7 +79,7 @@ export const make = (inner: Service) => {
       lookupMany,
       store: (key, entry, lease) =>
         Effect.tap(inner.store(key, entry, lease), (verdict) => settle(key, lease, verdict === "refused")),
-      release: (key, lease) => settle(key, lease, true),
+      release: (key, lease, heirs = "all") => settle(key, lease, heirs === "all"),
       invalidate: (request) =>
         Effect.suspend(() => {
           // A fill of theirs would be refused.

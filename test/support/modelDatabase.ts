@@ -12,7 +12,7 @@ import * as Layer from "effect/Layer"
 import type * as Reactivity from "effect/reactivity/Reactivity"
 import * as SqlClient from "effect/sql/SqlClient"
 import type { Connection } from "effect/sql/SqlConnection"
-import { ConnectionError, SqlError } from "effect/sql/SqlError"
+import { ConnectionError, ConstraintError, SqlError } from "effect/sql/SqlError"
 import * as Stream from "effect/Stream"
 
 export interface Model {
@@ -32,6 +32,8 @@ export interface Nature {
   /** Whether a write whose caller went away while it was on its way there happens all the same, later. */
   readonly straggles: () => boolean
   readonly later: Effect.Effect<void>
+  /** Whether a write is refused as it would take effect, or a read as it would be answered. */
+  readonly refuses?: () => boolean
 }
 
 export const make = Effect.fnUntraced(function*(nature: Nature): Effect.fn.Return<Model, never, Reactivity.Reactivity> {
@@ -47,6 +49,10 @@ export const make = Effect.fnUntraced(function*(nature: Nature): Effect.fn.Retur
   const eventually = (writes: Iterable<readonly [string, number]>) =>
     Effect.forkDetach(Effect.andThen(nature.later, Effect.sync(() => apply(writes))))
 
+  const refused = new SqlError({
+    reason: new ConstraintError({ cause: { code: "23514" }, message: "no", operation: "execute" })
+  })
+  const refuse = Effect.suspend(() => nature.refuses?.() === true ? Effect.fail(refused) : Effect.void)
   const lost = new SqlError({
     reason: new ConnectionError({ cause: new Error("closed"), message: "the connection is lost", operation: "execute" })
   })
@@ -59,6 +65,7 @@ export const make = Effect.fnUntraced(function*(nature: Nature): Effect.fn.Retur
         yield* nature.wait()
         const row = Object.fromEntries(tables.map((table) => [table, own.get(table) ?? history(table).at(-1)!]))
         yield* nature.wait()
+        yield* refuse
         return [row]
       })
     const update = (table: string, version: number) =>
@@ -66,6 +73,7 @@ export const make = Effect.fnUntraced(function*(nature: Nature): Effect.fn.Retur
         Effect.onExit((exit) =>
           Exit.isFailure(exit) && !inTransaction && nature.straggles() ? eventually([[table, version]]) : Effect.void
         ),
+        Effect.andThen(refuse),
         Effect.andThen(Effect.sync(() => inTransaction ? own.set(table, version) : apply([[table, version]]))),
         Effect.andThen(nature.wait()),
         Effect.as([])

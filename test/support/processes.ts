@@ -9,7 +9,7 @@ import { orderOf } from "../../src/internal/redis/prelude.ts"
 type Service = CacheStore["Service"]
 
 interface Member {
-  /** How far it has heard, by namespace. */
+  /** How far it has heard, by namespace and shard. */
   readonly heard: Map<string, LogicalClock>
 }
 
@@ -20,8 +20,8 @@ export interface Processes {
 export const make = (): Processes => {
   const members = new Set<Member>()
 
-  const hasHeard = ({ heard }: Member, namespace: string, at: LogicalClock): boolean => {
-    const last = heard.get(namespace)
+  const hasHeard = ({ heard }: Member, namespace: string, at: LogicalClock, shard: number): boolean => {
+    const last = heard.get(`${shard} ${namespace}`)
     // What has not heard anything holds nothing.
     return last === undefined || orderOf(last.epoch) > orderOf(at.epoch) ||
       (last.epoch === at.epoch && last.clock >= at.clock)
@@ -31,8 +31,8 @@ export const make = (): Processes => {
     join: Effect.fnUntraced(function*(store) {
       const member: Member = { heard: new Map() }
       yield* store.changes.pipe(
-        Stream.runForEach(({ clock, epoch, namespace }) =>
-          Effect.sync(() => member.heard.set(namespace, { epoch, clock }))
+        Stream.runForEach(({ clock, epoch, namespace, shard }) =>
+          Effect.sync(() => member.heard.set(`${shard} ${namespace}`, { epoch, clock }))
         ),
         Effect.forkScoped({ startImmediately: true })
       )
@@ -45,9 +45,12 @@ export const make = (): Processes => {
         invalidate: (request) =>
           Effect.tap(
             store.invalidate(request),
-            ([at]) =>
+            (clocks) =>
               Effect.whileLoop({
-                while: () => [...members].some((each) => each !== member && !hasHeard(each, request.namespace, at)),
+                while: () =>
+                  [...members].some((each) =>
+                    each !== member && !clocks.every((at, shard) => hasHeard(each, request.namespace, at, shard))
+                  ),
                 body: () => Effect.sleep(1),
                 step: () => {}
               })

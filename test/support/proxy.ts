@@ -15,8 +15,9 @@ import { PostgresServer } from "./postgres.ts"
  * - `"lose"`: the server carries it out, and the connection ends before its answer reaches the client.
  * - `"hold"`: the client's connection ends at once, and the message reaches the server when it is released.
  * - `"stall"`: the server carries it out, and its answer reaches the client when it is released.
+ * - `"strand"`: the server carries it out, and the client's connection ends at once; the server's ends when it is released.
  */
-export type Fault = "cut" | "lose" | "hold" | "stall"
+export type Fault = "cut" | "lose" | "hold" | "stall" | "strand"
 
 export class Proxy extends Context.Service<Proxy, {
   readonly port: number
@@ -33,6 +34,8 @@ export class Proxy extends Context.Service<Proxy, {
   readonly release: Effect.Effect<void>
 }>()("test/Proxy") {}
 
+const backendKeyData = "K\0\0\0\x0c"
+
 interface Armed {
   readonly trigger: string | number
   readonly fault: Fault
@@ -40,104 +43,120 @@ interface Armed {
   bytes: number
 }
 
-export const layer: Layer.Layer<Proxy, never, PostgresServer> = Layer.effect(
-  Proxy,
-  Effect.gen(function*() {
-    const { config } = yield* PostgresServer
-    const sockets = new Set<Net.Socket>()
-    let armed: Armed | undefined
-    let last: Armed | undefined
-    let held: { readonly upstream: Net.Socket; readonly release: () => Promise<void> } | undefined
+export interface ProxyOptions {
+  /** Names another process as the backend, as a pooler does. */
+  readonly pooler?: boolean
+}
 
-    // How much of a chunk is still let through, where the fault strikes in it.
-    const strikes = (chunk: Buffer): number | undefined => {
-      if (armed === undefined) return undefined
-      if (typeof armed.trigger === "string") return chunk.includes(armed.trigger) ? 0 : undefined
-      const left = armed.trigger - armed.bytes
-      armed.bytes += chunk.length
-      return left <= chunk.length ? left : undefined
-    }
+export const layer: Layer.Layer<Proxy, never, PostgresServer> = Layer.suspend(() => layerWith({}))
 
-    const accept = (client: Net.Socket) => {
-      const upstream = Net.connect(config.port, config.host)
-      for (const socket of [client, upstream]) {
-        sockets.add(socket)
-        socket.setNoDelay(true).on("error", () => {}).on("close", () => sockets.delete(socket))
+export const layerWith = (options: ProxyOptions): Layer.Layer<Proxy, never, PostgresServer> =>
+  Layer.effect(
+    Proxy,
+    Effect.gen(function*() {
+      const { config } = yield* PostgresServer
+      const sockets = new Set<Net.Socket>()
+      let armed: Armed | undefined
+      let last: Armed | undefined
+      let held: { readonly upstream: Net.Socket; readonly release: () => Promise<void> } | undefined
+
+      // How much of a chunk is still let through, where the fault strikes in it.
+      const strikes = (chunk: Buffer): number | undefined => {
+        if (armed === undefined) return undefined
+        if (typeof armed.trigger === "string") return chunk.includes(armed.trigger) ? 0 : undefined
+        const left = armed.trigger - armed.bytes
+        armed.bytes += chunk.length
+        return left <= chunk.length ? left : undefined
       }
-      upstream.on("data", (chunk) => client.write(chunk)).on("close", () => client.destroy())
-      client.on("close", () => held?.upstream === upstream || upstream.end())
-      client.on("data", (chunk: Buffer) => {
-        const end = strikes(chunk)
-        if (end === undefined) return void upstream.write(chunk)
-        const { fault, happened } = armed!
-        armed = undefined
-        const strike = () => {
-          Deferred.doneUnsafe(happened, Effect.void)
-          client.destroy()
-        }
-        switch (fault) {
-          case "cut":
-            upstream.end(chunk.subarray(0, end))
-            return strike()
-          case "lose":
-            upstream.removeAllListeners("data").once("data", strike).once("close", strike).write(chunk)
-            return
-          case "hold":
-            held = {
-              upstream,
-              release: async () => {
-                upstream.write(chunk)
-                await once(upstream, "data")
-                upstream.end()
-              }
-            }
-            return strike()
-          case "stall": {
-            const answers: Array<Buffer> = []
-            const forward = (answer: Buffer) => void client.write(answer)
-            upstream.removeAllListeners("data").on("data", (answer) => {
-              answers.push(answer)
-              Deferred.doneUnsafe(happened, Effect.void)
-            })
-            held = {
-              upstream,
-              release: async () => {
-                upstream.removeAllListeners("data").on("data", forward)
-                answers.forEach(forward)
-              }
-            }
-            return void upstream.write(chunk)
-          }
-        }
-      })
-    }
 
-    const server = Net.createServer(accept).listen(0, "127.0.0.1")
-    yield* Effect.promise(() => once(server, "listening"))
-    yield* Effect.addFinalizer(() =>
-      Effect.promise(async () => {
-        for (const socket of sockets) socket.destroy()
-        server.close()
-        await once(server, "close")
-      })
-    )
-    return Proxy.of({
-      port: (server.address() as Net.AddressInfo).port,
-      arm: (trigger, fault) =>
-        Effect.sync(() => {
-          last = armed = { trigger, fault, happened: Deferred.makeUnsafe(), bytes: 0 }
+      const accept = (client: Net.Socket) => {
+        const upstream = Net.connect(config.port, config.host)
+        for (const socket of [client, upstream]) {
+          sockets.add(socket)
+          socket.setNoDelay(true).on("error", () => {}).on("close", () => sockets.delete(socket))
+        }
+        upstream.on("data", (chunk: Buffer) => {
+          const key = options.pooler === true ? chunk.indexOf(backendKeyData, 0, "latin1") : -1
+          if (key >= 0) chunk.writeUInt32BE(0x7fff_fff0, key + backendKeyData.length)
+          client.write(chunk)
+        }).on("close", () => client.destroy())
+        client.on("close", () => held?.upstream === upstream || upstream.end())
+        client.on("data", (chunk: Buffer) => {
+          const end = strikes(chunk)
+          if (end === undefined) return void upstream.write(chunk)
+          const { fault, happened } = armed!
+          armed = undefined
+          const strike = () => {
+            Deferred.doneUnsafe(happened, Effect.void)
+            client.destroy()
+          }
+          switch (fault) {
+            case "cut":
+              upstream.end(chunk.subarray(0, end))
+              return strike()
+            case "lose":
+              upstream.removeAllListeners("data").once("data", strike).once("close", strike).write(chunk)
+              return
+            case "hold":
+              held = {
+                upstream,
+                release: async () => {
+                  upstream.write(chunk)
+                  await once(upstream, "data")
+                  upstream.end()
+                }
+              }
+              return strike()
+            case "strand":
+              held = { upstream, release: async () => void upstream.end() }
+              upstream.write(chunk)
+              return strike()
+            case "stall": {
+              const answers: Array<Buffer> = []
+              const forward = (answer: Buffer) => void client.write(answer)
+              upstream.removeAllListeners("data").on("data", (answer) => {
+                answers.push(answer)
+                Deferred.doneUnsafe(happened, Effect.void)
+              })
+              held = {
+                upstream,
+                release: async () => {
+                  upstream.removeAllListeners("data").on("data", forward)
+                  answers.forEach(forward)
+                }
+              }
+              return void upstream.write(chunk)
+            }
+          }
+        })
+      }
+
+      const server = Net.createServer(accept).listen(0, "127.0.0.1")
+      yield* Effect.promise(() => once(server, "listening"))
+      yield* Effect.addFinalizer(() =>
+        Effect.promise(async () => {
+          for (const socket of sockets) socket.destroy()
+          server.close()
+          await once(server, "close")
+        })
+      )
+      return Proxy.of({
+        port: (server.address() as Net.AddressInfo).port,
+        arm: (trigger, fault) =>
+          Effect.sync(() => {
+            last = armed = { trigger, fault, happened: Deferred.makeUnsafe(), bytes: 0 }
+          }),
+        happened: Effect.suspend(() => Deferred.await(last!.happened)),
+        disarm: Effect.sync(() => {
+          const disarmed = armed !== undefined
+          armed = undefined
+          return disarmed
         }),
-      happened: Effect.suspend(() => Deferred.await(last!.happened)),
-      disarm: Effect.sync(() => {
-        const disarmed = armed !== undefined
-        armed = undefined
-        return disarmed
-      }),
-      release: Effect.promise(() => {
-        const { release } = held!
-        held = undefined
-        return release()
+        release: Effect.promise(() => {
+          const { release } = held!
+          held = undefined
+          return release()
+        })
       })
     })
-  })
-)
+  )

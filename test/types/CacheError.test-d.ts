@@ -21,9 +21,9 @@ describe("CacheError", () => {
     Effect.catchReason(failing, "CacheError", "StoreOnFire", () => Effect.succeed(0))
   })
 
-  test("the operation is one of four", () => {
+  test("the operation is one of a few", () => {
     expectTypeOf<CacheError.CacheError["operation"]>().toEqualTypeOf<
-      "lookup" | "store" | "release" | "invalidate" | "subscribe"
+      "lookup" | "store" | "release" | "invalidate" | "subscribe" | "fence" | "resolve"
     >()
   })
 })

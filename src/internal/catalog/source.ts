@@ -137,8 +137,8 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 })
 
-// A defect, insufficient privilege, no such table, column or function, or nothing that is supported.
-const isDenied = (cause: Cause.Cause<unknown>): boolean => {
+/** A defect, insufficient privilege, no such table, column or function, or nothing that is supported. */
+export const isDenied = (cause: Cause.Cause<unknown>): boolean => {
   if (Cause.hasDies(cause)) return true
   const seen = new Set<unknown>()
   const visit = (value: unknown): boolean => {

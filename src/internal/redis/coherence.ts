@@ -2,10 +2,11 @@
  * The scripts by which a process knows whether what it holds itself may be served.
  * What scripts.ts says of scripts holds for these.
  */
-import { type Head, headOf, newest, prelude } from "./prelude.ts"
+import { bounded, type Mode, strict } from "./modes.ts"
+import { type Head, headOf, prelude } from "./prelude.ts"
 import type { Script } from "./script.ts"
 
-type Metadata = readonly [meta: string, stamps: string, scratch: string]
+type Metadata = ReadonlyArray<string>
 
 /** What BEAT is told. */
 export interface BeatArguments {
@@ -47,7 +48,7 @@ export interface HoldArguments {
  * LOOKUP asks of an entry, without the entry. `{ "lost", nonce }` where the metadata
  * are, and nothing holds. It asks for a write, as BEAT does.
  */
-export const hold: Script<HoldArguments> = {
+const holdOf = (mode: Mode): Script<HoldArguments> => ({
   keys: (args) => args.keys,
   argv: (args) => [
     ...headOf(args.head),
@@ -55,7 +56,7 @@ export const hold: Script<HoldArguments> = {
     ...args.sets.map((set) => set.stamps),
     ...args.entries.flatMap((entry) => [entry.set, entry.epoch, entry.lease])
   ],
-  lua: `${prelude}${newest}
+  lua: `${mode.prelude}${mode.newest}
 local setCount = whole(ARGV[6], 0)
 local count = setCount and (#ARGV - 6 - setCount) / 3
 if not count or count < 0 or count % 1 ~= 0 then return malformed() end
@@ -67,8 +68,8 @@ for i = 1, count do
   entries[i] = { stamps = ARGV[6 + set], epoch = ARGV[at + 1], lease = lease }
 end
 
-redis.call("DEL", KEYS[3])
-if not open() then return { "lost", NONCE } end
+${mode.probe}
+${mode.open}if not isGood then return { "lost", NONCE } end
 local verdicts = {}
 for i = 1, count do
   local entry = entries[i]
@@ -77,4 +78,9 @@ for i = 1, count do
 end
 return { "held", NONCE, epoch, text(clock), verdicts }
 `
-}
+})
+
+export const hold = holdOf(bounded)
+
+/** HOLD where the namespace is kept strict: nothing holds that is fenced. */
+export const holdStrict = holdOf(strict)

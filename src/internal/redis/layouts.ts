@@ -19,8 +19,8 @@ export interface LayoutScripts {
   readonly write: string
 }
 
-const keyOf = (keysPerEntry: number): string => `
-local function keyOf(i, n) return KEYS[2 + (i - 1) * ${keysPerEntry} + n] end
+const keyOf = (metadataKeys: number, keysPerEntry: number): string => `
+local function keyOf(i, n) return KEYS[${metadataKeys} + (i - 1) * ${keysPerEntry} + n] end
 `
 
 // What is valid is a hit or stale. An entry from the future was stored before somebody set the clock back: nobody
@@ -38,9 +38,9 @@ end
  * is kept and fresh and of its filling, what it cost, and two lengths; then its
  * stamps, then its value.
  */
-const flat: LayoutScripts = {
+const flat = (metadataKeys: number): LayoutScripts => ({
   keysPerEntry: 2,
-  read: `${keyOf(2)}${judge}
+  read: `${keyOf(metadataKeys, 2)}${judge}
 local function read(i, stamps, field, maxAge)
   local entry = ask("GET", keyOf(i, 2))
   if not entry then return "absent" end
@@ -62,7 +62,7 @@ local function read(i, stamps, field, maxAge)
 end
 local function sweep() end
 `,
-  write: `${keyOf(2)}
+  write: `${keyOf(metadataKeys, 2)}
 local function write(i, entry)
   local fresh = now + entry.ttl
   local header = table.concat({
@@ -72,7 +72,7 @@ local function write(i, entry)
   redis.call("SET", keyOf(i, 2), header .. "\\n" .. entry.stamps .. entry.value, "PX", text(entry.ttl + entry.retain))
 end
 `
-}
+})
 
 const sweep = `
 local function sweep(i)
@@ -92,9 +92,9 @@ end
  * between: so an equal header means that nothing was invalidated since, and then
  * every entry is valid.
  */
-const grouped: LayoutScripts = {
+const grouped = (metadataKeys: number): LayoutScripts => ({
   keysPerEntry: 3,
-  read: `${keyOf(3)}${judge}${sweep}
+  read: `${keyOf(metadataKeys, 3)}${judge}${sweep}
 local function read(i, stamps, field, maxAge)
   local hash, expiries = keyOf(i, 2), keyOf(i, 3)
   local found = ask("HMGET", hash, "h", field)
@@ -114,7 +114,7 @@ local function read(i, stamps, field, maxAge)
 end
 `,
   // One of the two keys may have been evicted, or be something else: then their sizes do not agree.
-  write: `${keyOf(3)}${sweep}
+  write: `${keyOf(metadataKeys, 3)}${sweep}
 local function write(i, entry)
   local hash, expiries = keyOf(i, 2), keyOf(i, 3)
   local header = epoch .. ":" .. text(newest(entry.stamps))
@@ -135,11 +135,13 @@ local function write(i, entry)
   redis.call("PEXPIREAT", expiries, last)
 end
 `
-}
+})
 
-const layouts: { readonly [layout in Layout]: LayoutScripts } = { flat, grouped }
-
-export const forLayouts = <A>(make: (layout: LayoutScripts) => A): { readonly [layout in Layout]: A } => ({
-  flat: make(layouts.flat),
-  grouped: make(layouts.grouped)
+/** `metadataKeys`: how many keys a script has before those of entries. */
+export const forLayouts = <A>(
+  metadataKeys: number,
+  make: (layout: LayoutScripts) => A
+): { readonly [layout in Layout]: A } => ({
+  flat: make(flat(metadataKeys)),
+  grouped: make(grouped(metadataKeys))
 })

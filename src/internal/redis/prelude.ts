@@ -31,9 +31,29 @@ local function ask(...)
 end
 `
 
+/** Begins what is behind the order in the epochs of a namespace that is kept strict: whoever reads one knows. */
+export const strictMark = "strict."
+
+/** Whether an epoch is one of a namespace that is kept strict. */
+export const isStrict = (epoch: string): boolean => epoch.startsWith(strictMark, epoch.indexOf("-") + 1)
+
+// One that keeps what it finds as bounded leaves strict what others keep strict.
+const nameOfEpoch = `(string.match(epoch or SEEN, "^%d+%-(strict%.)") or "") .. NONCE`
+
+/** What is otherwise where a namespace is kept strict. */
+export interface Additions {
+  /** Asks for a write, and whatever else comes before the metadata are read. */
+  readonly first: string
+  /** Whether the metadata are good is judged by this at last. */
+  readonly good: string
+  /** What begins with an epoch. */
+  readonly begun: string
+}
+
 // What each script begins with. `open` reads the metadata and says whether they are
 // good, `rotate` begins an epoch. Both set `epoch` and `clock`.
-export const prelude = `${ask}
+export const preludeOf = (strict?: Additions): string =>
+  `${ask}
 local META, STAMPS = KEYS[1], KEYS[2]
 local NONCE, SEEN, CHANNEL, NAMESPACE = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
 local MAX = 4503599627370496
@@ -72,7 +92,7 @@ if type(info) == "string" then
 end
 
 local epoch, clock, order
-
+${strict?.first ?? ""}
 local function open()
   local meta = ask("HMGET", META, "epoch", "clk", "replid")
   if meta.err or not meta[1] then return false end
@@ -84,7 +104,7 @@ local function open()
     if order < seenOrder then return false end
     if order == seenOrder and (epoch ~= SEEN or clock < seenClock) then return false end
   end
-  return redis.call("HLEN", META) < 10000
+  return ${strict === undefined ? "" : `${strict.good} and `}redis.call("HLEN", META) < 10000
 end
 
 local function publish(all, stamps)
@@ -94,11 +114,11 @@ local function publish(all, stamps)
 end
 
 -- UNLINK is allowed when memory is short, and invalidates everything whether or not the rest succeeds.
-local function rotate(write)
+local function rotate(write, keepsFences)
   order = math.max(micros, (order or 0) + 1, (seenOrder or 0) + 1)
-  epoch, clock = text(order) .. "-" .. NONCE, 0
+  epoch, clock = text(order) .. "-" .. ${strict === undefined ? nameOfEpoch : "NONCE"}, 0
   local shards = ask("HMGET", META, "shards", "ready")
-  redis.call("UNLINK", META, STAMPS)
+  redis.call("UNLINK", META, STAMPS)${strict?.begun ?? ""}
   write("HSET", META, "epoch", epoch, "clk", "0", "replid", replid or "")
   if shards[1] then write("HSET", META, "shards", shards[1], "ready", shards[2] or "1") end
   write("ZADD", STAMPS, "+inf", "~" .. epoch)
@@ -123,6 +143,8 @@ local function zadd(mode, members)
   end
 end
 `
+
+export const prelude = preludeOf()
 
 /** `newest(stamps)`: the latest clock among them, or false where one is absent. `forget` when some were registered. */
 export const newest = `

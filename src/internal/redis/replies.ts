@@ -5,7 +5,7 @@
 import type { RedisError } from "effect/persistence/Redis"
 import * as Predicate from "effect/Predicate"
 import * as CacheError from "../../CacheError.ts"
-import type { LogicalClock, MissReason } from "../../CacheStore.ts"
+import type { BarrierState, ExpiredFence, LogicalClock, MissReason } from "../../CacheStore.ts"
 import { maxShards } from "./shards.ts"
 
 /** A reply that no script returns. */
@@ -32,6 +32,12 @@ export type FoundOutcome =
   | { readonly _tag: "hit" } & FoundEntry
   | { readonly _tag: "stale"; readonly claim: Claim } & FoundEntry
   | { readonly _tag: "miss"; readonly claim: Claim; readonly reason: MissReason }
+  | { readonly _tag: "bypass"; readonly why: Why }
+
+/** A bypass, but for its epoch. */
+type Why =
+  | { readonly reason: "fenced"; readonly expired: ReadonlyArray<ExpiredFence> }
+  | { readonly reason: "barrier"; readonly transaction: string | undefined }
 
 export interface Found extends LogicalClock {
   readonly outcomes: ReadonlyArray<FoundOutcome>
@@ -91,6 +97,35 @@ export const opened = (reply: unknown, nonce: string) => {
   return { at, ready: whole(ready, maxShards) }
 }
 
+/** At which clock, how many shards there are, and an expired fence, if it names one. */
+export const fenced = (reply: unknown, nonce: string) => {
+  if (Array.isArray(reply) && reply.length === 2 && reply[0] === "crowded") {
+    answering(reply[1], nonce)
+    throw new CacheError.WriteRefused({ message: "too many writes are under way: no fence is put up for another one" })
+  }
+  const { at, more: [token, transaction, shards] } = clockOf(reply, nonce, "fenced", "FENCE", 3)
+  const found: ReadonlyArray<ExpiredFence> = token === "" ? [] : [expired([token, transaction])]
+  return { at, expired: found, shards: whole(shards, maxShards) }
+}
+
+/** At which clock, and how many shards there are. */
+export const resolved = (reply: unknown, nonce: string) => {
+  const { at, more: [shards] } = clockOf(reply, nonce, "resolved", "RESOLVE", 1)
+  return { at, shards: whole(shards, maxShards) }
+}
+
+export const barrier = (reply: unknown, nonce: string): { readonly at: LogicalClock; readonly state: BarrierState } => {
+  const { at, more: [state] } = clockOf(reply, nonce, "barrier", "BARRIER", 1)
+  return {
+    at,
+    state: {
+      epoch: at.epoch,
+      isOpen: state === "open",
+      transaction: state === "open" ? undefined : transactionOf(state)
+    }
+  }
+}
+
 export const beaten = (reply: unknown, nonce: string): LogicalClock => clockOf(reply, nonce, "beaten", "BEAT", 0).at
 
 const clockOf = (reply: unknown, nonce: string, expected: string, script: string, count: number) => {
@@ -119,8 +154,28 @@ const outcome = (reply: unknown): FoundOutcome => {
     if (tag === "miss" && reply.length === 4 && isReason(first)) {
       return { _tag: "miss", reason: first, claim: claim(reply[2], reply[3]) }
     }
+    if (tag === "fenced") return { _tag: "bypass", why: { reason: "fenced", expired: reply.slice(1).map(expired) } }
+    if (tag === "closed" && reply.length === 2) {
+      return { _tag: "bypass", why: { reason: "barrier", transaction: transactionOf(first) } }
+    }
   }
   throw unexpected("LOOKUP")
+}
+
+const expired = (reply: unknown): ExpiredFence => {
+  const [token, transaction] = tuple(reply, 2)
+  const of = transactionOf(transaction)
+  if (typeof token !== "string" || of === undefined) throw unexpected("A script")
+  return { token, transaction: of }
+}
+
+/** The id of a transaction, which may exceed what a number holds. */
+const transactionOf = (reply: unknown): string | undefined => {
+  if (reply === "") return undefined
+  if ((typeof reply !== "string" && typeof reply !== "number") || !/^\d+$/.test(`${reply}`)) {
+    throw unexpected("A script")
+  }
+  return `${reply}`
 }
 
 const entry = ([, value, age, timeToLive, cost, same]: ReadonlyArray<unknown>): FoundEntry => {
@@ -166,11 +221,16 @@ const unexpected = (script: string): UnexpectedReply =>
   new UnexpectedReply(`${script} returned something that it cannot return`)
 
 /** What a failed command means. Redis' codes may stand inside the text of a script's error. */
-export const reasonOf = (error: RedisError | UnexpectedReply): CacheError.CacheErrorReason => {
+export const reasonOf = (
+  error: RedisError | UnexpectedReply | CacheError.CacheErrorReason
+): CacheError.CacheErrorReason => {
+  if (isReasonOfItsOwn(error)) return error
   if (error instanceof UnexpectedReply) return new CacheError.InvalidReply({ message: error.message, cause: error })
   const text = error.cause instanceof Error ? error.cause.message : String(error.cause)
   // How a transport other than TCP says what no text of Redis' says.
   const kind = Predicate.hasProperty(error.cause, "reason") ? error.cause.reason : undefined
+  const otherwise = /\bCONSISTENCY effect-query-cache: ([^@]*)/.exec(text)
+  if (otherwise !== null) return new CacheError.ConsistencyRefused({ message: otherwise[1].trim() })
   const refused = /\b(OOM|READONLY|MISCONF|NOREPLICAS)\b/.exec(text)
   if (refused !== null) {
     return new CacheError.WriteRefused({ message: `Redis refuses writes (${refused[1]})`, cause: error })
@@ -189,3 +249,7 @@ export const reasonOf = (error: RedisError | UnexpectedReply): CacheError.CacheE
   }
   return new CacheError.StoreUnavailable({ message: "Redis cannot be reached", cause: error })
 }
+
+const isReasonOfItsOwn = (
+  error: RedisError | UnexpectedReply | CacheError.CacheErrorReason
+): error is CacheError.CacheErrorReason => Predicate.hasProperty(error, "isRetryable")

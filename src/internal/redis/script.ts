@@ -17,7 +17,7 @@ export interface Script<Arguments> {
   readonly argv: (args: Arguments) => ReadonlyArray<string | number>
 }
 
-export const run = <Arguments>(redis: Redis["Service"], script: Script<Arguments>) => {
+export const run = <Arguments>(redis: Pick<Redis["Service"], "send">, script: Script<Arguments>) => {
   const sha = digest(script.lua)
   return (args: Arguments): Effect.Effect<unknown, RedisError> => {
     const keys = script.keys(args)

@@ -49,7 +49,9 @@
  * are checked before the first write. Time is Redis' own. Numbers travel as text.
  */
 import { forLayouts } from "./layouts.ts"
-import { type Head, headOf, newest, prelude, settle, settleAlone } from "./prelude.ts"
+import { advance, marks } from "./marks.ts"
+import { bounded, type Mode, strict } from "./modes.ts"
+import { type Head, headOf, settle, settleAlone } from "./prelude.ts"
 import type { Script } from "./script.ts"
 
 /** An entry's place among KEYS and ARGV. */
@@ -73,7 +75,7 @@ export interface LookupEntry extends EntryAddress {
 /** What LOOKUP is told. Sets that several entries share are sent once. */
 export interface LookupArguments {
   readonly head: Head
-  readonly keys: readonly [meta: string, stamps: string]
+  readonly keys: ReadonlyArray<string>
   readonly maxDependencies: number
   readonly flightMillis: number
   readonly sets: ReadonlyArray<{ readonly stamps: string; readonly shapes: string }>
@@ -88,6 +90,13 @@ export interface LookupArguments {
  * - `{ "stale", ...the same, claim, remainingMillis }`;
  * - `{ "miss", reason, claim, remainingMillis }`.
  *
+ * Where the namespace is kept strict also (fences.ts)
+ *
+ * - `{ "fenced", { token, transaction }... }`: a fence is on a stamp that was asked for. Those
+ *   that are named have expired, and nobody else is told so for a while;
+ * - `{ "closed", transaction }`: the barrier is closed, until everything has ended that began before
+ *   this transaction, if there is one already.
+ *
  * A hit or what is stale is of this epoch, and its own stamps and the caller's are
  * all present and not later than its lease. When the script returns, the stamps and
  * shapes of everything but hits are registered, at clocks not later than the one
@@ -101,19 +110,20 @@ export interface LookupArguments {
  * is nobody's to wait for if its fill would be refused for these stamps. A command
  * that is sent again finds its own flight, and is given the same answer.
  */
-export const lookup = forLayouts((layout): Script<LookupArguments> => ({
-  keys: (args) => [...args.keys, ...args.entries.flatMap((entry) => entry.keys)],
-  argv: (args) => [
-    ...headOf(args.head),
-    args.maxDependencies,
-    args.flightMillis,
-    args.sets.length,
-    ...args.sets.flatMap((set) => [set.stamps, set.shapes]),
-    ...args.entries.flatMap((entry) => [entry.set, entry.field, entry.maxAgeMillis, entry.token])
-  ],
-  lua: `${prelude}${newest}${layout.read}
+const lookupOf = (mode: Mode) =>
+  forLayouts(mode.metadataKeys, (layout): Script<LookupArguments> => ({
+    keys: (args) => [...args.keys, ...args.entries.flatMap((entry) => entry.keys)],
+    argv: (args) => [
+      ...headOf(args.head),
+      args.maxDependencies,
+      args.flightMillis,
+      args.sets.length,
+      ...args.sets.flatMap((set) => [set.stamps, set.shapes]),
+      ...args.entries.flatMap((entry) => [entry.set, entry.field, entry.maxAgeMillis, entry.token])
+    ],
+    lua: `${mode.prelude}${mode.newest}${layout.read}
 local maximum, flightMillis, setCount = whole(ARGV[6], 1), whole(ARGV[7], 1), whole(ARGV[8], 0)
-local count = (#KEYS - 2) / ${layout.keysPerEntry}
+local count = (#KEYS - ${mode.metadataKeys}) / ${layout.keysPerEntry}
 if not maximum or not flightMillis or not setCount or #ARGV ~= 8 + 2 * setCount + 4 * count then return malformed() end
 local function stampsOf(set) return ARGV[7 + 2 * set] end
 local function shapesOf(set) return ARGV[8 + 2 * set] end
@@ -162,7 +172,7 @@ local function registerShape(name, columns)
     redis.call("ZREM", STAMPS, oldest)
     publish(false, { oldest })
   end
-  redis.call("HSET", META, "s:" .. name, table.concat(shapes, "\\n"))
+  redis.call("HSET", META, "s:" .. name, table.concat(shapes, "\\n"))${mode.registered}
 end
 
 -- Stamps before shapes: a shape that leaves again within this batch must leave its stamp absent.
@@ -200,16 +210,16 @@ local function claim(i, entry)
   return "yours", 0
 end
 
-if not open() then rotate(redis.call) end
+${mode.open}if not isGood then rotate(redis.call) end
 local outcomes, missed = {}, {}
 for i = 1, count do
   local entry = entries[i]
-  local outcome = read(i, stampsOf(entry.set), entry.field, entry.maxAge)
+  local outcome = ${mode.bypass("entry")}read(i, stampsOf(entry.set), entry.field, entry.maxAge)
   if type(outcome) == "string" then
     outcome = { "miss", outcome }
     sweep(i)
   end
-  if outcome[1] ~= "hit" then missed[entry.set] = true end
+  if outcome[1] == "miss" or outcome[1] == "stale" then missed[entry.set] = true end
   outcomes[i] = outcome
 end
 if next(missed) then
@@ -218,12 +228,19 @@ if next(missed) then
 end
 -- The clock stands still from here on: what a flight keeps is the lease that its owner is given.
 for i = 1, count do
-  local outcome = outcomes[i]
-  if outcome[1] ~= "hit" then outcome[#outcome + 1], outcome[#outcome + 2] = claim(i, entries[i]) end
+  local outcome = outcomes[i]${mode.registeredAll}
+  if outcome[1] == "miss" or outcome[1] == "stale" then
+    outcome[#outcome + 1], outcome[#outcome + 2] = claim(i, entries[i])
+  end
 end
 return { "found", NONCE, epoch, text(clock), outcomes }
 `
-}))
+  }))
+
+export const lookup = lookupOf(bounded)
+
+/** LOOKUP where the namespace is kept strict. */
+export const lookupStrict = lookupOf(strict)
 
 /** One fill. */
 export interface StoreEntry extends EntryAddress {
@@ -240,7 +257,7 @@ export interface StoreEntry extends EntryAddress {
 /** What STORE is told. */
 export interface StoreArguments {
   readonly head: Head
-  readonly keys: readonly [meta: string, stamps: string]
+  readonly keys: ReadonlyArray<string>
   readonly sets: ReadonlyArray<{ readonly stamps: string }>
   readonly entries: ReadonlyArray<StoreEntry>
 }
@@ -260,27 +277,28 @@ const freeMillis = 1000
  * is refused again. Where the metadata are lost the flights are of another epoch, and
  * nobody waits for them.
  */
-export const store = forLayouts((layout): Script<StoreArguments> => ({
-  keys: (args) => [...args.keys, ...args.entries.flatMap((entry) => entry.keys)],
-  argv: (args) => [
-    ...headOf(args.head),
-    args.sets.length,
-    ...args.sets.map((set) => set.stamps),
-    ...args.entries.flatMap((entry) => [
-      entry.set,
-      entry.field,
-      entry.epoch,
-      entry.lease,
-      entry.token,
-      entry.ttlMillis,
-      entry.retainMillis,
-      entry.costMillis,
-      entry.value
-    ])
-  ],
-  lua: `${prelude}${newest}${settle}${layout.write}
+const storeOf = (mode: Mode) =>
+  forLayouts(mode.metadataKeys, (layout): Script<StoreArguments> => ({
+    keys: (args) => [...args.keys, ...args.entries.flatMap((entry) => entry.keys)],
+    argv: (args) => [
+      ...headOf(args.head),
+      args.sets.length,
+      ...args.sets.map((set) => set.stamps),
+      ...args.entries.flatMap((entry) => [
+        entry.set,
+        entry.field,
+        entry.epoch,
+        entry.lease,
+        entry.token,
+        entry.ttlMillis,
+        entry.retainMillis,
+        entry.costMillis,
+        entry.value
+      ])
+    ],
+    lua: `${mode.prelude}${mode.newest}${settle}${layout.write}
 local setCount = whole(ARGV[6], 0)
-local count = (#KEYS - 2) / ${layout.keysPerEntry}
+local count = (#KEYS - ${mode.metadataKeys}) / ${layout.keysPerEntry}
 if not setCount or #ARGV ~= 6 + setCount + 9 * count then return malformed() end
 local entries = {}
 for i = 1, count do
@@ -297,7 +315,7 @@ for i = 1, count do
   entries[i] = entry
 end
 
-if not open() then return { "lost", NONCE } end
+${mode.open}if not isGood then return { "lost", NONCE } end
 local verdicts = {}
 for i = 1, count do
   local entry = entries[i]
@@ -310,7 +328,12 @@ end
 for i = 1, count do settle(keyOf(i, 1), entries[i].token, verdicts[i] == 1 and 0 or ${freeMillis}) end
 return { "stored", NONCE, epoch, text(clock), verdicts }
 `
-}))
+  }))
+
+export const store = storeOf(bounded)
+
+/** STORE where the namespace is kept strict. */
+export const storeStrict = storeOf(strict)
 
 /** What RELEASE is told. */
 export interface ReleaseArguments {
@@ -337,11 +360,13 @@ return { "released", ARGV[1] }
 /** What INVALIDATE is told. */
 export interface InvalidateArguments {
   readonly head: Head
-  readonly keys: readonly [meta: string, stamps: string, scratch: string]
+  readonly keys: ReadonlyArray<string>
   readonly all: boolean
   readonly stamps: string
   readonly images: string
   readonly wholes: string
+  /** The fences that go with it, where the namespace is kept strict. */
+  readonly fences: ReadonlyArray<string>
   /** Groups to drop at once, which frees their memory early and decides nothing. */
   readonly groups: ReadonlyArray<string>
 }
@@ -359,86 +384,33 @@ export interface InvalidateArguments {
  * the rest pass when memory is short. Should a server refuse the rest nonetheless,
  * the metadata are unlinked, which invalidates everything.
  */
-export const invalidate: Script<InvalidateArguments> = {
+const invalidateOf = (mode: Mode): Script<InvalidateArguments> => ({
   keys: (args) => [...args.keys, ...args.groups],
-  argv: (args) => [...headOf(args.head), args.all ? 1 : 0, args.stamps, args.images, args.wholes],
-  lua: `${prelude}
-if #ARGV ~= 9 then return malformed() end
-
-local function shapesOf(name)
-  local shapes = {}
-  for _, line in ipairs(lines(redis.call("HGET", META, "s:" .. name) or "")) do
-    local columns = {}
-    for column in string.gmatch(line, "[^\\t]+") do columns[#columns + 1] = column end
-    shapes[#shapes + 1] = columns
-  end
-  return shapes
-end
-
-local stamps, seen = {}, {}
-local function mark(stamp)
-  if not seen[stamp] then
-    seen[stamp] = true
-    stamps[#stamps + 1] = stamp
-  end
-end
-local function markWhole(name, shape)
-  mark(name .. "(" .. table.concat(shape, ",") .. ")")
-end
-
-local function markImages()
-  local images = {}
-  for line in string.gmatch(ARGV[8], "[^\\n]+") do
-    local name, values, column = nil, {}, nil
-    for cell in string.gmatch(line, "[^\\t]+") do
-      if not name then name = cell
-      elseif not column then column = cell
-      else
-        values[column] = column .. "=" .. cell
-        column = nil
-      end
-    end
-    images[name] = images[name] or {}
-    table.insert(images[name], values)
-  end
-  for name, known in pairs(images) do
-    local shapes = shapesOf(name)
-    for _, shape in ipairs(shapes) do
-      if #known * #shapes > 10000 then markWhole(name, shape)
-      else
-        for _, values in ipairs(known) do
-          local cells = {}
-          for c, column in ipairs(shape) do
-            cells[c] = values[column]
-            if not cells[c] then break end
-          end
-          if #cells == #shape then mark(name .. "(" .. table.concat(cells, ",") .. ")")
-          else markWhole(name, shape) end
-        end
-      end
-    end
-  end
-end
-
-redis.call("DEL", KEYS[3])
+  argv: (args) => [
+    ...headOf(args.head),
+    args.all ? 1 : 0,
+    args.stamps,
+    args.images,
+    args.wholes,
+    ...mode === strict ? [args.fences.join(" ")] : []
+  ],
+  lua: `${mode.prelude}${mode.lift}
+if #ARGV ~= ${mode === strict ? 10 : 9} then return malformed() end
+${marks({ stamps: 7, images: 8, wholes: 9, maxMarks: 10_000 })}
+${mode.probe}
 local shards = ask("HGET", META, "shards")
 -- \`open\` comes first: it tells the order that a new epoch must be above.
-if not open() or ARGV[6] == "1" then rotate(redis.pcall)
+${mode.open}if not isGood or ARGV[6] == "1" then rotate(redis.pcall, isGood)
 else
-  for stamp in string.gmatch(ARGV[7], "[^\\n]+") do mark(stamp) end
-  markImages()
-  for name in string.gmatch(ARGV[9], "[^\\n]+") do
-    for _, shape in ipairs(shapesOf(name)) do markWhole(name, shape) end
-  end
-  local stamped = pcall(function()
-    clock = redis.call("HINCRBY", META, "clk", 1)
-    zadd("XX", stamps)
-  end)
-  if not stamped then rotate(redis.pcall)
-  elseif #stamps > 1000 then publish(true, {})
-  else publish(false, stamps) end
+  markAll()
+  ${advance}
 end
-if #KEYS > 3 then redis.call("UNLINK", unpack(KEYS, 4)) end
+${mode.lifted}if #KEYS > 3 then redis.call("UNLINK", unpack(KEYS, 4)) end
 return { "invalidated", NONCE, epoch, text(clock), type(shards) == "string" and shards or "1" }
 `
-}
+})
+
+export const invalidate = invalidateOf(bounded)
+
+/** INVALIDATE where the namespace is kept strict: what was invalidated is not fenced any more. */
+export const invalidateStrict = invalidateOf(strict)

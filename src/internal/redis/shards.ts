@@ -40,8 +40,9 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type { CacheError } from "../../CacheError.ts"
 import type { LogicalClock } from "../../CacheStore.ts"
+import { bounded, type Mode, strict } from "./modes.ts"
 import type { Namespace, Openness, Shard } from "./namespace.ts"
-import { type Head, headOf, prelude } from "./prelude.ts"
+import { type Head, headOf } from "./prelude.ts"
 import type { Script } from "./script.ts"
 
 /** How many shards there may be. */
@@ -50,7 +51,7 @@ export const maxShards = 256
 /** What OPEN is told. */
 export interface OpenArguments {
   readonly head: Head
-  readonly keys: readonly [meta: string, stamps: string]
+  readonly keys: ReadonlyArray<string>
   readonly shards: number
   /** The epoch in which the shards that were not ready have been cleared. Empty where nothing was. */
   readonly cleared: string
@@ -60,13 +61,13 @@ export interface OpenArguments {
  * OPEN returns `{ "opened", nonce, epoch, clock, ready }`, of the first shard. When it returns, at least so many shards
  * are recorded as used.
  */
-export const open: Script<OpenArguments> = {
+const openOf = (mode: Mode): Script<OpenArguments> => ({
   keys: (args) => args.keys,
   argv: (args) => [...headOf(args.head), args.shards, args.cleared],
-  lua: `${prelude}
+  lua: `${mode.prelude}
 local wanted = whole(ARGV[6], 1)
 if not wanted or #ARGV ~= 7 then return malformed() end
-if not open() then rotate(redis.call) end
+${mode.open}if not isGood then rotate(redis.call) end
 local kept = redis.call("HMGET", META, "shards", "ready")
 local used, ready = whole(kept[1] or 1, 1) or 1, whole(kept[2] or 1, 1) or 1
 if ARGV[7] == epoch and used >= wanted then ready = math.max(ready, wanted) end
@@ -75,7 +76,11 @@ if used < wanted or ready ~= tonumber(kept[2] or 1) then
 end
 return { "opened", NONCE, epoch, text(clock), text(ready) }
 `
-}
+})
+
+export const open = openOf(bounded)
+
+export const openStrict = openOf(strict)
 
 export interface Opened {
   readonly at: LogicalClock

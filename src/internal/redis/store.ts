@@ -5,10 +5,12 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Redis from "effect/persistence/Redis"
 import * as Stream from "effect/Stream"
-import { CacheError, InvalidOptionError, InvalidReply } from "../../CacheError.ts"
+import { CacheError, ConsistencyRefused, InvalidOptionError, InvalidReply } from "../../CacheError.ts"
 import type {
+  Bypass,
   CacheKey,
   CacheStore,
+  Heirs,
   InvalidateRequest,
   Invalidation,
   Lease,
@@ -22,11 +24,12 @@ import * as Coalesce from "./coalesce.ts"
 import * as Coherence from "./coherence.ts"
 import type { Layout } from "./layouts.ts"
 import { makeNonces, Namespace, Sets, type Shard } from "./namespace.ts"
-import type { Head } from "./prelude.ts"
+import { type Head, isStrict as isStrictEpoch, strictMark } from "./prelude.ts"
 import * as Replies from "./replies.ts"
 import * as Script from "./script.ts"
 import * as Scripts from "./scripts.ts"
 import * as Shards from "./shards.ts"
+import * as StrictStore from "./strictStore.ts"
 import * as Wire from "./wire.ts"
 
 export interface Settings {
@@ -38,6 +41,9 @@ export interface Settings {
   readonly maxRequests: number
   /** How many hash tags a namespace is spread over. */
   readonly shards: number
+  readonly consistency: "bounded" | "strict"
+  /** How many replicas must have a fence. */
+  readonly fenceReplicas: number
 }
 
 /** A lookup on its way. */
@@ -89,16 +95,20 @@ export const channelOf = (prefix: string): string => `${prefix}:changes`
 
 export const make = (
   redis: Redis.Redis["Service"],
-  { flightMillis, layout, maxDependencies, maxRequests, prefix, shards }: Settings
+  settings: Settings
 ): CacheStore["Service"] & RedisOperations & { readonly shards: number } => {
+  const { flightMillis, layout, maxDependencies, maxRequests, prefix, shards } = settings
+  const isStrict = settings.consistency === "strict"
   const channel = channelOf(prefix)
-  const runLookup = Script.run(redis, Scripts.lookup[layout])
-  const runStore = Script.run(redis, Scripts.store[layout])
+  const runLookup = Script.run(redis, (isStrict ? Scripts.lookupStrict : Scripts.lookup)[layout])
+  const runStore = Script.run(redis, (isStrict ? Scripts.storeStrict : Scripts.store)[layout])
   const runRelease = Script.run(redis, Scripts.release)
-  const runInvalidate = Script.run(redis, Scripts.invalidate)
+  const runInvalidate = Script.run(redis, isStrict ? Scripts.invalidateStrict : Scripts.invalidate)
   const runBeat = Script.run(redis, Coherence.beat)
-  const runHold = Script.run(redis, Coherence.hold)
-  const runOpen = Script.run(redis, Shards.open)
+  const runHold = Script.run(redis, isStrict ? Coherence.holdStrict : Coherence.hold)
+  const runOpen = Script.run(redis, isStrict ? Shards.openStrict : Shards.open)
+  const keysOf = ({ keys }: Shard) => isStrict ? keys.strict : keys.metadata
+  const writableOf = ({ keys }: Shard) => isStrict ? keys.strict : keys.writable
   const nonces = makeNonces()
   const namespaces = new Map<string, Namespace>()
 
@@ -109,7 +119,8 @@ export const make = (
   }
 
   const headOf = (shard: Shard): Head => ({
-    nonce: `${nonces()}@${shard.index}`,
+    // An epoch that begins with this command is kept as this process keeps it.
+    nonce: `${isStrict ? strictMark : ""}${nonces()}@${shard.index}`,
     seenEpoch: shard.seen?.epoch ?? "",
     seenClock: shard.seen?.clock ?? 0,
     channel,
@@ -121,7 +132,7 @@ export const make = (
       const head = headOf(first)
       return run(
         "lookup",
-        runOpen({ head, keys: first.keys.metadata, shards, cleared }),
+        runOpen({ head, keys: keysOf(first), shards, cleared }),
         (reply) => Replies.opened(reply, head.nonce)
       ).pipe(Effect.tap(({ at }) => replied(first, at)))
     },
@@ -156,21 +167,32 @@ export const make = (
         maxAgeMillis: wholeAge(maxAgeMillis),
         token
       }))
-      const keys = shard.keys.metadata
+      const keys = keysOf(shard)
       const found = run(
         "lookup",
         runLookup({ head, keys, maxDependencies, flightMillis, sets: sets.list, entries }),
         (reply) => Replies.found(reply, head.nonce, asked.length)
       )
-      return Effect.flatMap(guard(shard, found), (found) =>
-        Effect.as(
-          replied(shard, found),
-          found.outcomes.map((outcome, i) => toOutcome(outcome, asked[i], found))
-        ))
+      return Effect.flatMap(guard(shard, found), (found) => {
+        if (isStrictEpoch(found.epoch) === isStrict) {
+          return Effect.as(
+            replied(shard, found),
+            found.outcomes.map((outcome, i) => toOutcome(outcome, asked[i], found))
+          )
+        }
+        // Nobody here reads what the script has told this process to read.
+        const lease = (token: string): Lease => ({ ...found, flight: token })
+        return replied(shard, found).pipe(
+          Effect.andThen(
+            Effect.ignore(release(asked.map(({ request: { key }, token }) => ({ key, lease: lease(token) })), "next"))
+          ),
+          Effect.andThen(Effect.fail(keptStrict))
+        )
+      })
     },
     // Nobody is there to read it, so the next one who asks is to.
     unclaimed: ({ request: { key } }, { lease }) => {
-      if (lease.flight !== undefined) Effect.runFork(Effect.ignore(release([{ key, lease }], false)))
+      if (lease.flight !== undefined) Effect.runFork(Effect.ignore(release([{ key, lease }], "next")))
     }
   })
 
@@ -194,7 +216,7 @@ export const make = (
       }))
       return run(
         "store",
-        runStore({ head, keys: shard.keys.metadata, sets: sets.list, entries }),
+        runStore({ head, keys: keysOf(shard), sets: sets.list, entries }),
         (reply) => Replies.stored(reply, head.nonce, filled.length)
       ).pipe(
         Effect.flatMap(({ at, verdicts }) => Effect.as(at === undefined ? Effect.void : replied(shard, at), verdicts))
@@ -202,7 +224,10 @@ export const make = (
     }
   })
 
-  const release = (flights: ReadonlyArray<{ readonly key: CacheKey; readonly lease: Lease }>, free = true) => {
+  const release = (
+    flights: ReadonlyArray<{ readonly key: CacheKey; readonly lease: Lease }>,
+    heirs: Heirs = "all"
+  ) => {
     const byShard = new Map<Shard, Array<{ readonly key: string; readonly token: string }>>()
     for (const { key, lease } of flights) {
       if (lease.flight === undefined) continue
@@ -214,7 +239,11 @@ export const make = (
     }
     return Effect.forEach(byShard.values(), (flights) => {
       const nonce = nonces()
-      return run("release", runRelease({ nonce, free, flights }), (reply) => Replies.released(reply, nonce))
+      return run(
+        "release",
+        runRelease({ nonce, free: heirs === "all", flights }),
+        (reply) => Replies.released(reply, nonce)
+      )
     }, { concurrency: "unbounded", discard: true })
   }
 
@@ -274,7 +303,7 @@ export const make = (
       }))
       const held = run(
         "lookup",
-        runHold({ head, keys: shard.keys.writable, sets: sets.list, entries }),
+        runHold({ head, keys: writableOf(shard), sets: sets.list, entries }),
         (reply) => Replies.held(reply, head.nonce, requests.length)
       )
       return Effect.flatMap(guard(shard, held), ({ at, verdicts }) =>
@@ -293,8 +322,9 @@ export const make = (
         "invalidate",
         runInvalidate({
           head,
-          keys: shard.keys.writable,
+          keys: writableOf(shard),
           ...Wire.targets(request),
+          fences: request.fences ?? [],
           groups: layout === "flat"
             ? []
             : Wire.tables(request).slice(0, maxTablesDropped).flatMap((table) => shard.keys.groupsOfTable(table))
@@ -328,7 +358,12 @@ export const make = (
     return namespace.shards.map(({ index }) => delivered.get(index)!)
   })
 
+  const strict = isStrict
+    ? StrictStore.make({ redis, namespaceOf, headOf, run, replied, replicas: settings.fenceReplicas })
+    : undefined
+
   return {
+    ...strict === undefined ? undefined : { strict },
     shards,
     shardOf: (key) => shardOf(key).index,
     hold: (name, requests) => {
@@ -356,8 +391,10 @@ export const make = (
     lookupMany,
     store: (key, entry, lease) => Effect.map(storeMany([{ key, entry, lease }]), ([verdict]) => verdict),
     storeMany,
-    release: (key, lease) => Effect.suspend(() => release([{ key, lease }])),
+    release: (key, lease, heirs) => Effect.suspend(() => release([{ key, lease }], heirs)),
     invalidate: invalidateAll,
+    applied: () => undefined,
+    seen: (name) => namespaceOf(name).seen,
     changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(
       Stream.mapError((error) => new CacheError({ operation: "subscribe", reason: Replies.reasonOf(error) })),
       Stream.mapEffect(({ message }) => {
@@ -392,17 +429,27 @@ const wholeMillis = (millis: number): number => Math.min(Math.max(0, Math.floor(
 const wholeAge = (millis: number | undefined): number | "" =>
   millis === undefined || millis > maxMillis ? "" : millis > 0 ? Math.ceil(millis) : 0
 
+const keptStrict = new CacheError({
+  operation: "lookup",
+  reason: new ConsistencyRefused({
+    message: "the namespace is kept strict: set consistency to \"strict\", or use another prefix or namespace"
+  })
+})
+
 const run = <A>(
-  operation: "lookup" | "store" | "release" | "invalidate",
+  operation: CacheError["operation"],
   effect: Effect.Effect<unknown, Redis.RedisError>,
   decode: (reply: unknown) => A
 ): Effect.Effect<A, CacheError> =>
   effect.pipe(
     Effect.flatMap((reply) =>
-      Effect.try({ try: () => decode(reply), catch: (error) => error as Replies.UnexpectedReply })
+      Effect.try({ try: () => decode(reply), catch: (error) => error as Parameters<typeof Replies.reasonOf>[0] })
     ),
     Effect.mapError((error) => new CacheError({ operation, reason: Replies.reasonOf(error) }))
   )
+
+/** Of no epoch. */
+const noLease: Lease = { epoch: "", clock: 0 }
 
 // What a value takes in memory against its text, about: 8 from some twenty rows on, half of it for one.
 const bytesPerCharacter = 8
@@ -412,6 +459,11 @@ const toOutcome = (
   { askedAtMillis, request: { dependencies, key }, token }: Asked,
   { clock, epoch }: LogicalClock
 ): Outcome => {
+  if (found._tag === "bypass") {
+    const { why } = found
+    const bypass = { _tag: "Bypass", lease: noLease } as const
+    return (why.reason === "fenced" ? { ...bypass, ...why } : { ...bypass, ...why, epoch }) satisfies Bypass
+  }
   const claim = found._tag === "hit" ? undefined : found.claim
   const lease: Lease = claim?._tag === "yours" ? { epoch, clock, flight: token } : { epoch, clock }
   const unavailable = (reason: "absent" | "expired" | "invalidated" | "undecodable"): Outcome =>

@@ -57,12 +57,15 @@ export class Keys {
   readonly metadata: readonly [meta: string, stamps: string]
   /** The same, and one that scripts may delete, to learn whether Redis accepts writes. */
   readonly writable: readonly [meta: string, stamps: string, scratch: string]
+  /** Those of a namespace that is kept strict. */
+  readonly strict: readonly [meta: string, stamps: string, fences: string]
 
   constructor(prefix: string, namespace: string, shard: number) {
     this.namespace = name(namespace)
     this.base = `${prefix}:{${this.namespace}:${shard}}:`
     this.metadata = [`${this.base}meta`, `${this.base}stamps`]
     this.writable = [...this.metadata, `${this.base}scratch`]
+    this.strict = [...this.metadata, `${this.base}fences`]
   }
 
   entry(fingerprint: string): string {

@@ -17,6 +17,7 @@ import * as Redis from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import { CacheError, StoreTimeout } from "../../CacheError.ts"
+import { apart } from "../apart.ts"
 import type { MemoryTable } from "../memoryTable.ts"
 import * as Replies from "../redis/replies.ts"
 import type { RedisOperations } from "../redis/store.ts"
@@ -68,7 +69,8 @@ export const make = Effect.fnUntraced(function*(options: {
     const { nonce, sent } = shared.beat(plane.namespace, plane.shard)
     plane.sent(nonce, moment)
     const beating = fork(
-      Effect.timeoutOrElse(sent, {
+      // A client that hangs must not keep the next beat from being sent.
+      Effect.timeoutOrElse(apart(sent), {
         duration: Duration.millis(maxStalenessMillis),
         orElse: () =>
           Effect.fail(

@@ -23,6 +23,8 @@ export interface Coherence {
   readonly serves: (key: CacheStore.CacheKey, nowMillis: number) => boolean
   /** What must be known before hits of L2 may be served, unless it is: for what was asked, what waits for it. */
   readonly proof: (requests: ReadonlyArray<CacheStore.LookupRequest>, nowMillis: number) => Proof | undefined
+  /** How far the invalidations have been applied to all that is held; `undefined` where nobody knows. */
+  readonly applied: (namespace: string) => CacheStore.Clocks | undefined
   /** Whether what was valid in Redis at a clock may be held. */
   readonly mayFill: (key: CacheStore.CacheKey, at: CacheStore.LogicalClock) => boolean
   /** Whether each of the entries that are held is valid still, and at which clock: good for a fill that replaces it. */
@@ -64,6 +66,7 @@ export const backplane = (
     let last: Backplane.Planes | undefined
     const find = (namespace: string): Backplane.Planes | undefined =>
       last?.[0].namespace === namespace ? last : last = backplane.find(namespace)
+    let applied: ReadonlyArray<CacheStore.LogicalClock | undefined> = []
     const planeOf = (key: CacheStore.CacheKey): Plane | undefined => {
       const planes = find(key.namespace)
       return planes === undefined || planes.length === 1 ? planes?.[0] : planes[shardOf(key)]
@@ -93,6 +96,14 @@ export const backplane = (
           return Effect.all([...needed].flatMap((shard) => unproven.get(shard) ?? []), { concurrency: "unbounded" })
         }
       },
+      applied: (namespace) => {
+        const planes = find(namespace)
+        if (planes === undefined) return undefined
+        if (planes.length !== applied.length || planes.some(({ clock }, shard) => clock !== applied[shard])) {
+          applied = planes.map(({ clock }) => clock)
+        }
+        return applied.includes(undefined) ? undefined : applied as CacheStore.Clocks
+      },
       mayFill: (key, at) => planeOf(key)?.mayFill(at) === true,
       confirm: (_, entries) => Effect.succeed(entries.map(({ key }) => planeOf(key)!.lease())),
       wrote: (request, clocks) => {
@@ -112,6 +123,7 @@ export const revalidate = (options: Options): Coherence => ({
   keepsClocks: true,
   serves: () => true,
   proof: () => undefined,
+  applied: () => undefined,
   mayFill: () => true,
   confirm: (namespace, entries) =>
     options.shared.hold(namespace, entries.map(({ at, dependencies }) => ({ at: at!, dependencies }))),
@@ -148,6 +160,7 @@ export const ttl = (options: Options): Effect.Effect<Coherence> =>
         return true
       },
       proof: () => undefined,
+      applied: () => undefined,
       mayFill: ({ namespace }) => {
         namespaces.add(namespace)
         return true

@@ -114,6 +114,11 @@ export class Plane {
     return { epoch, clock }
   }
 
+  /** How far the invalidations have been applied: the same object for as long as they are. */
+  get clock(): CacheStore.LogicalClock | undefined {
+    return this.applied
+  }
+
   /** Whether a reply is of the epoch whose messages come here. */
   mayFill({ epoch }: CacheStore.LogicalClock): boolean {
     return this.applied?.epoch === epoch

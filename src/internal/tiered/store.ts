@@ -44,7 +44,7 @@ class Held {
 export const make = (
   shared: CacheStore["Service"],
   table: MemoryTable,
-  { confirm, keepsClocks, maxHeldMillis, mayFill, peeks, proof, serves, wrote }: Coherence,
+  { applied, confirm, keepsClocks, maxHeldMillis, mayFill, peeks, proof, serves, wrote }: Coherence,
   changes: CacheStore["Service"]["changes"]
 ): CacheStore["Service"] => {
   const valueOf = (kept: Kept): unknown => keepsClocks ? (kept.value as Held).value : kept.value
@@ -139,7 +139,10 @@ export const make = (
         const outcomes: Array<Outcome | undefined> = requests.map(() => undefined)
         held.forEach(({ index, outcome }, i) => {
           const lease = clocks[i]
-          if (lease !== undefined) outcomes[index] = { ...outcome, value: valueOf(outcome), lease } satisfies Hit
+          const { since } = requests[index]
+          if (lease !== undefined && since?.(lease) !== false) {
+            outcomes[index] = { ...outcome, value: valueOf(outcome), lease } satisfies Hit
+          }
         })
         const rest = requests.flatMap((_, i) => outcomes[i] === undefined ? [i] : [])
         if (rest.length === 0) return Effect.succeed(outcomes as ReadonlyArray<Outcome>)
@@ -170,12 +173,13 @@ export const make = (
     shared: true,
     shards: shared.shards,
     peek: peeks ? peek : () => undefined,
-    lookup: (key, dependencies, maxAgeMillis) =>
-      Effect.map(lookupMany([{ key, dependencies, maxAgeMillis }]), ([outcome]) => outcome),
+    lookup: (key, dependencies, maxAgeMillis, since) =>
+      Effect.map(lookupMany([{ key, dependencies, maxAgeMillis, since }]), ([outcome]) => outcome),
     lookupMany,
     store: (key, entry, lease) => Effect.map(storeMany([{ key, entry, lease }]), ([verdict]) => verdict),
     storeMany,
     release: shared.release,
+    ...shared.strict === undefined ? undefined : { strict: shared.strict },
     invalidate: (request) =>
       Effect.suspend(() => {
         table.invalidate(request)
@@ -184,7 +188,9 @@ export const make = (
           return at
         })
       }),
-    changes
+    changes,
+    applied,
+    seen: shared.seen
   })
 }
 
