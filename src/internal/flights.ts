@@ -8,14 +8,19 @@
  * leaves before the value is there, the flight is interrupted too. Those who leave
  * because they were served something stale leave it to go on.
  *
- * Its value is there before its fill is judged. Until then the flight stays
- * joinable, so that an immediate re-read does not miss again. Races:
+ * Its value is there before its fill is judged. Until then the flight stays where it
+ * is found: who comes now waits for the fill, and asks the store. Races:
  *
  * - A flight that began before a write must not answer a read that began after
  *   it: (1) flight begins and reads the old row; (2) write commits, is
  *   acknowledged; (3) a read joins the flight and gets the old row. Hence
  *   `detach`: after it, those who wait keep their flight, later callers begin
  *   another. The flight's own fill is refused by the store's clock.
+ * - Another process may write as well, which detaches nothing here: (1) the value is
+ *   there, and its fill is on its way; (2) the write is acknowledged; (3) a read
+ *   begins, joins and gets the old value, long after anybody has asked for it. Hence
+ *   nobody gets a value that was there before he came: the store knows whether it is
+ *   valid still.
  * - Two policies may share a statement and depend on different tags. A flight is
  *   joined only by callers with its own dependencies, since an invalidation of
  *   another caller's tag would not detach it.
@@ -135,6 +140,11 @@ export class Flight<A, E> {
     this.at = undefined
     this.fallback = undefined
     this.fiber = undefined
+  }
+
+  /** Waits until it has had its say in the store as well. */
+  get ended(): Effect.Effect<void> {
+    return Effect.suspend(() => Effect.asVoid(Fiber.await(this.fiber!)))
   }
 
   get isAwaited(): boolean {

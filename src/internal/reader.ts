@@ -116,17 +116,16 @@ export class Reader {
         const now = nowOf(fiber)
         const arrived = arrival ?? flights.begun
         let running: Flight<Landing<A>, E> | undefined = this.find(reading, now)
+        if (running?.exit !== undefined) {
+          // Its value is there, and the store has yet to say whether it is valid still.
+          if (store.strict === undefined) return Effect.andThen(restore(running.ended), this.fetch(reading))
+          running = undefined
+        }
         // What another process has written since a flight began it may have missed. Where that counts it is waited for,
         // so that not everybody asks the database, but what it brings is not taken.
         const isCurrent = store.strict === undefined || running === undefined || running.number > arrived
-        if (!isCurrent && running?.exit !== undefined) running = undefined
         const seat = running === undefined ? this.begin(fiber, reading, now) : running.seat(takesOf(reading))
-        const answer = this.wait(
-          reading,
-          seat,
-          running !== undefined,
-          isCurrent || running === undefined ? undefined : arrived
-        )
+        const answer = this.wait(reading, seat, running !== undefined, isCurrent ? undefined : arrived)
         return Effect.onExit(
           restore(
             // What the flight has found stale was valid when it looked. Whoever takes such a value looks again.

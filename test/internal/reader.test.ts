@@ -699,6 +699,35 @@ describe("reload", () => {
 })
 
 describe("several processes", () => {
+  it.effect("a value on its way to the store is not for those who come after another process' write", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(2)
+      const { faults, processes } = world
+      const [mine, other] = processes as [typeof processes[0], typeof processes[0]]
+      faults.store = (proceed) => Effect.andThen(Effect.sleep(20), proceed)
+      assert.deepStrictEqual(yield* mine.read(), ["miss", 1])
+      yield* other.invalidate
+      const [exit] = yield* timed(mine.read())
+      assert.deepStrictEqual(exit, Exit.succeed(["miss", 2] as const))
+      yield* calm(world)
+    }))
+
+  it.effect("who comes before a fill is judged waits for it, and asks the store", () =>
+    Effect.gen(function*() {
+      const world = yield* shared(1)
+      const { database, faults, read } = world
+      faults.store = (proceed) => Effect.andThen(Effect.sleep(20), proceed)
+      assert.deepStrictEqual(yield* read(), ["miss", 1])
+      assert.deepStrictEqual(yield* timed(read()), [Exit.succeed(["hit", 1] as const), 20])
+      assert.strictEqual(database.asked, 1)
+      // No longer than a fill may take.
+      faults.store = hangs
+      assert.deepStrictEqual(yield* read({ key: "other" }), ["miss", 2])
+      faults.lookup = unavailable
+      assert.deepStrictEqual(yield* timed(read({ key: "other" })), [Exit.succeed(["miss", 3] as const), 50])
+      yield* TestClock.adjust("1 minute")
+    }))
+
   it.effect("identical misses are one query", () =>
     Effect.gen(function*() {
       const world = yield* shared(4)

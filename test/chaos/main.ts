@@ -1,0 +1,57 @@
+// `npm run chaos`, or `npm run chaos -- --minutes 30 --topology single --seed 7`: a history run, for as long as one likes.
+import * as Effect from "effect/Effect"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { parseArgs } from "node:util"
+import { excerpt } from "./excerpt.ts"
+import * as History from "./history.ts"
+import { run } from "./run.ts"
+import * as Cluster from "./servers/cluster.ts"
+import * as Replica from "./servers/replica.ts"
+import * as Single from "./servers/single.ts"
+
+const maxStalenessMillis = 1_000
+const topologies = {
+  single: Single.make({ maxStalenessMillis }),
+  replica: Replica.make({ maxStalenessMillis }),
+  cluster: Cluster.make({ maxStalenessMillis })
+}
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: "string", default: "1" },
+    topology: { type: "string", default: "single" },
+    seed: { type: "string", default: String(Date.now() % 1_000_000) },
+    "time-to-live": { type: "string", default: "10" },
+    keep: { type: "boolean", default: false }
+  }
+})
+const topology = topologies[values.topology as keyof typeof topologies]
+if (topology === undefined) throw new Error(`no topology "${values.topology}": ${Object.keys(topologies).join(", ")}`)
+
+const directory = mkdtempSync(join(tmpdir(), "effect-query-cache-chaos-"))
+const say = (text: string) => console.log(text)
+say(`seed ${values.seed}, ${values.topology}, ${values.minutes} minutes, history in ${directory}`)
+const report = await Effect.runPromise(run({
+  topology,
+  seconds: Number(values.minutes) * 60,
+  modes: ["backplane", "backplane", "redis", "revalidate"],
+  seed: Number(values.seed),
+  directory,
+  maxStalenessMillis,
+  timeToLiveMillis: Number(values["time-to-live"]) * 1_000,
+  say
+}))
+for (const violation of report.violations.slice(0, 5)) {
+  say(`\n${excerpt(() => History.read(directory), violation)}`)
+}
+if (report.count > 0) {
+  process.exitCode = 1
+  say(`\nThe history is kept in ${directory}`)
+} else if (!values.keep) {
+  rmSync(directory, { recursive: true })
+}
+// What is left of the servers' doors must not keep the program.
+if (process.env.CHAOS_DEBUG !== undefined) say(JSON.stringify(process.getActiveResourcesInfo()))
+process.exit()
