@@ -290,10 +290,7 @@ export const make = (
         }))
       }),
     applied: () => undefined,
-    seen: (name) => {
-      const { seen } = namespaceOf(name)
-      return seen === undefined ? undefined : [seen]
-    },
+    seen: (name) => [namespaceOf(name).seen],
     changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(
       Stream.mapError((error) => new CacheError({ operation: "subscribe", reason: Replies.reasonOf(error) })),
       Stream.mapEffect(({ message }) => {
