@@ -123,8 +123,8 @@ export class CacheStore extends Context.Service<CacheStore, {
    */
   readonly applied: (namespace: string) => Clocks | undefined
 
-  /** The highest clocks that this store has told or published in this process. `undefined` before there are any. */
-  readonly seen: (namespace: string) => Clocks | undefined
+  /** By shard, the highest clocks that this store has told or published in this process, where there are any. */
+  readonly seen: (namespace: string) => ReadonlyArray<LogicalClock | undefined>
 
   /** Where the store is kept strict: what writers and those who meet their fences need besides. */
   readonly strict?: Strict | undefined
@@ -571,7 +571,7 @@ export const layerMemory = (options?: MemoryOptions): Layer.Layer<CacheStore> =>
         changes: Stream.fromPubSub(changes),
         // Own writes are seen at once, and those of others never.
         applied: () => undefined,
-        seen: () => undefined
+        seen: () => []
       })
     })
   )

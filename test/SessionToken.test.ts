@@ -10,6 +10,7 @@ import * as FastCheck from "fast-check"
 import { InvalidOptionError } from "../src/CacheError.ts"
 import { CacheScope, SessionToken } from "../src/index.ts"
 import * as Places from "../src/internal/places.ts"
+import { Session } from "../src/internal/session.ts"
 
 const aMark: FastCheck.Arbitrary<Places.Mark> = FastCheck.record({
   order: FastCheck.oneof(FastCheck.constant(-1), FastCheck.nat({ max: 3 }), FastCheck.maxSafeNat()),
@@ -208,6 +209,43 @@ describe("merging", () => {
       { numRuns: 2_000 }
     )
     assert.isAbove(reflected, 200)
+  })
+})
+
+describe("several shards", () => {
+  const session = () => new Session(Places.empty, { isMonotonic: false, bypassMillis: 1 })
+  const one = { epoch: "10-a@0", clock: 5 }
+  const two = { epoch: "12-b@1", clock: 7 }
+
+  it("what a process holds may answer if it has come far enough in all of them", () => {
+    const point = session().pointOf("AAAAAAAA")
+    assert.isTrue(point.mayPeek(undefined))
+    point.raise([one, two])
+    assert.isFalse(point.mayPeek(undefined))
+    assert.isTrue(point.mayPeek([one, two]))
+    assert.isFalse(point.mayPeek([{ ...one, clock: 4 }, two]))
+    assert.isFalse(point.mayPeek([one, { ...two, clock: 6 }]))
+    assert.isTrue(point.mayPeek([{ ...one, clock: 6 }, { epoch: "13-c@1", clock: 0 }]))
+    assert.isFalse(point.mayPeek([one, { epoch: "11-c@1", clock: 9 }]))
+    // Whether the second one is newer than its shard's nobody can tell.
+    assert.isFalse(point.mayPeek([{ epoch: "11-c@0", clock: 9 }, two]))
+    // What was judged once is judged anew when the session has written.
+    const applied = [one, two]
+    assert.isTrue(point.mayPeek(applied))
+    point.raise([one, { ...two, clock: 8 }])
+    assert.isFalse(point.mayPeek(applied))
+  })
+
+  it("those of which nothing is known are not asked for", () => {
+    const unknown = session()
+    const point = unknown.pointOf("AAAAAAAA")
+    point.raise([undefined, undefined])
+    assert.strictEqual(unknown.token, Places.empty)
+    point.raise([undefined, two])
+    point.raise([undefined, two, undefined])
+    assert.isTrue(Equal.equals(SessionToken.fromString(unknown.token.toString()), unknown.token))
+    assert.notStrictEqual(unknown.token, Places.empty)
+    assert.isTrue(point.reflects(two))
   })
 })
 

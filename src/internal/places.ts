@@ -146,8 +146,11 @@ const laterMark = (a: Mark | undefined, b: Mark | undefined): Mark | undefined =
   return difference < 0 ? b : a
 }
 
-export const laterMarks = (a: Place["marks"], b: Place["marks"]): Place["marks"] =>
-  Array.from({ length: Math.max(a.length, b.length) }, (_, shard) => laterMark(a[shard], b[shard]))
+export const laterMarks = (a: Place["marks"], b: Place["marks"]): Place["marks"] => {
+  let length = Math.max(a.length, b.length)
+  while (length > 0 && a[length - 1] === undefined && b[length - 1] === undefined) length--
+  return Array.from({ length }, (_, shard) => laterMark(a[shard], b[shard]))
+}
 
 const laterBypass = (a: Bypass | undefined, b: Bypass | undefined): Bypass | undefined => {
   if (a === undefined || b === undefined) return a ?? b

@@ -355,7 +355,7 @@ export class Reader {
     const { store, tally } = this.options
     const { key, point } = reading
     // As far as the store has come by now, so the clock of the answer is among what was seen.
-    if (point?.isMonotonic === true) point.raise(store.seen(key.namespace) ?? [])
+    if (point?.isMonotonic === true) point.raise(store.seen(key.namespace))
     if (landing._tag === "Read") {
       const status = joined ? "joined" : isBypass(landing.reason) ? "bypass" : "miss"
       if (status === "bypass") tally.bypassed(landing.reason)

@@ -76,9 +76,10 @@ export class Point {
   }
 
   /** What answers from now on reflects what was invalidated up to these clocks. */
-  raise(clocks: Clocks): void {
+  raise(clocks: ReadonlyArray<Places.At | undefined>): void {
     this.judged = undefined
-    this.place = { ...this.place, marks: Places.laterMarks(this.place.marks, Places.marksOf(clocks)) }
+    const marks = Places.marksOf(clocks.filter((at) => at !== undefined))
+    this.place = { ...this.place, marks: Places.laterMarks(this.place.marks, marks) }
   }
 
   /** The cache is not asked for so long, but by whom the write was made. */

@@ -54,7 +54,7 @@ export const make = Effect.fnUntraced(function*(change: Change = (schema) => sch
     invalidate: (targets) => Effect.sync(() => (told.push(targets), [lease])),
     changes: Stream.never,
     applied: () => undefined,
-    seen: () => undefined
+    seen: () => []
   })
   const context = yield* Layer.build(
     CachedSqlClient.layerNoDeps({ namespace: "oracle" }).pipe(

@@ -67,12 +67,6 @@ export class Namespace {
     this.opened = undefined
   }
 
-  /** The highest clocks seen, of the shards of which there are any. */
-  get seen(): ReadonlyArray<LogicalClock> | undefined {
-    const seen = this.shards.flatMap((shard) => shard.seen ?? [])
-    return seen.length === 0 ? undefined : seen
-  }
-
   /** Where an entry is kept, and its flight and group with it. */
   shardOf({ fingerprint }: CacheKey): Shard {
     return this.shards[this.shards.length === 1 ? 0 : shardOf(fingerprint, this.shards.length)]

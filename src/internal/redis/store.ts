@@ -394,7 +394,7 @@ export const make = (
     release: (key, lease, heirs) => Effect.suspend(() => release([{ key, lease }], heirs)),
     invalidate: invalidateAll,
     applied: () => undefined,
-    seen: (name) => namespaceOf(name).seen,
+    seen: (name) => namespaceOf(name).shards.map(({ seen }) => seen),
     changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(
       Stream.mapError((error) => new CacheError({ operation: "subscribe", reason: Replies.reasonOf(error) })),
       Stream.mapEffect(({ message }) => {
