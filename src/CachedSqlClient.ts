@@ -96,9 +96,11 @@ export interface CachedSqlClientOptions {
   readonly namespace?: string | undefined
   /** How long one lookup in the store may take before the database is asked instead. It also bounds the fill, for which
    * nobody waits. How long a read waits for another process that reads the same is the store's `flightTimeout`.
-   * Defaults to 50 milliseconds. */
+   * Where a shared store has not answered five times in a row, one lookup in a second is made until one is answered, and
+   * the others wait for nothing. Defaults to 50 milliseconds. */
   readonly lookupTimeout?: Duration.Input | undefined
-  /** What a write waits for the store at most, before its invalidation is queued. Defaults to 250 milliseconds. */
+  /** What a write waits for the store at most, before its invalidation is queued; where the store has not answered five
+   * times in a row, it is queued at once. Defaults to 250 milliseconds. */
   readonly invalidationTimeout?: Duration.Input | undefined
   /**
    * How many values are read anew in the background at once: under `staleWhileRevalidate` and `refreshAhead`. Beyond,
