@@ -303,31 +303,6 @@ export const make = (
       ).pipe(Effect.tap(({ at }) => replied(shard, at)))
     })
 
-  /** All shards are asked, whatever one of them says: none gives up what another one has done. */
-  const invalidateAll = Effect.fnUntraced(function*(request: InvalidateRequest) {
-    const namespace = namespaceOf(request.namespace)
-    const delivered = request.delivered ?? new Map<number, LogicalClock>()
-    const exits = yield* Effect.forEach(
-      namespace.shards.filter(({ index }) => !delivered.has(index)),
-      (shard) =>
-        invalidate(shard, request).pipe(
-          Effect.tap(({ shards }) =>
-            Effect.forEach(
-              // Those that other processes use besides belong to the first one, which alone knows of them.
-              Array.from({ length: shards - namespace.shards.length }, (_, i) => namespace.shards.length + i),
-              (index) => invalidate(namespace.shardAt(index), request),
-              { concurrency: "unbounded", discard: true }
-            )
-          ),
-          Effect.tap(({ at }) => Effect.sync(() => delivered.set(shard.index, at))),
-          Effect.exit
-        ),
-      { concurrency: "unbounded" }
-    )
-    for (const exit of exits) yield* exit
-    return namespace.shards.map(({ index }) => delivered.get(index)!)
-  })
-
   return {
     shards,
     shardOf: (key) => shardOf(key).index,
@@ -357,7 +332,8 @@ export const make = (
     store: (key, entry, lease) => Effect.map(storeMany([{ key, entry, lease }]), ([verdict]) => verdict),
     storeMany,
     release: (key, lease) => Effect.suspend(() => release([{ key, lease }])),
-    invalidate: invalidateAll,
+    invalidate: (request) =>
+      Shards.invalidateAll(namespaceOf(request.namespace), request.delivered, (shard) => invalidate(shard, request)),
     changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(
       Stream.mapError((error) => new CacheError({ operation: "subscribe", reason: Replies.reasonOf(error) })),
       Stream.mapEffect(({ message }) => {
