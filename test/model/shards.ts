@@ -9,7 +9,7 @@
  * no answer is older than the token of the session; and when nothing is under way,
  * what can be served equals the database.
  *
- * Shards are in the protocol alone so far. The delivery of undelivered
+ * What has to agree is src/internal/redis/store.ts; the delivery of undelivered
  * invalidations is src/internal/delivery.ts.
  */
 import { bit, type Model, replaced, type Step } from "./checker.ts"

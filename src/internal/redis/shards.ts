@@ -87,6 +87,44 @@ export interface Opened {
   readonly ready: number
 }
 
+/** What INVALIDATE has answered. */
+export interface Invalidated {
+  readonly at: LogicalClock
+  /** How many shards anybody uses, of the first one. */
+  readonly shards: number
+}
+
+/**
+ * Invalidates in every shard that has not been `delivered` to before. All of them are asked, whatever one says: none
+ * gives up what another one has done.
+ */
+export const invalidateAll = Effect.fnUntraced(function*(
+  namespace: Namespace,
+  delivered: Map<number, LogicalClock> = new Map(),
+  invalidate: (shard: Shard) => Effect.Effect<Invalidated, CacheError>
+) {
+  const own = namespace.shards.length
+  const exits = yield* Effect.forEach(
+    namespace.shards.filter(({ index }) => !delivered.has(index)),
+    (shard) =>
+      invalidate(shard).pipe(
+        Effect.tap(({ shards }) =>
+          Effect.forEach(
+            // Those that other processes use besides belong to the first one, which alone knows of them.
+            Array.from({ length: shards - own }, (_, i) => namespace.shardAt(own + i)),
+            invalidate,
+            { concurrency: "unbounded", discard: true }
+          )
+        ),
+        Effect.tap(({ at }) => Effect.sync(() => delivered.set(shard.index, at))),
+        Effect.exit
+      ),
+    { concurrency: "unbounded" }
+  )
+  for (const exit of exits) yield* exit
+  return namespace.shards.map(({ index }) => delivered.get(index)!)
+})
+
 // How often the epoch may change while shards are opened.
 const maxAttempts = 8
 

@@ -333,31 +333,6 @@ export const make = (
       ).pipe(Effect.tap(({ at }) => replied(shard, at)))
     })
 
-  /** All shards are asked, whatever one of them says: none gives up what another one has done. */
-  const invalidateAll = Effect.fnUntraced(function*(request: InvalidateRequest) {
-    const namespace = namespaceOf(request.namespace)
-    const delivered = request.delivered ?? new Map<number, LogicalClock>()
-    const exits = yield* Effect.forEach(
-      namespace.shards.filter(({ index }) => !delivered.has(index)),
-      (shard) =>
-        invalidate(shard, request).pipe(
-          Effect.tap(({ shards }) =>
-            Effect.forEach(
-              // Those that other processes use besides belong to the first one, which alone knows of them.
-              Array.from({ length: shards - namespace.shards.length }, (_, i) => namespace.shards.length + i),
-              (index) => invalidate(namespace.shardAt(index), request),
-              { concurrency: "unbounded", discard: true }
-            )
-          ),
-          Effect.tap(({ at }) => Effect.sync(() => delivered.set(shard.index, at))),
-          Effect.exit
-        ),
-      { concurrency: "unbounded" }
-    )
-    for (const exit of exits) yield* exit
-    return namespace.shards.map(({ index }) => delivered.get(index)!)
-  })
-
   const strict = isStrict
     ? StrictStore.make({ redis, namespaceOf, headOf, run, replied, replicas: settings.fenceReplicas })
     : undefined
@@ -392,7 +367,8 @@ export const make = (
     store: (key, entry, lease) => Effect.map(storeMany([{ key, entry, lease }]), ([verdict]) => verdict),
     storeMany,
     release: (key, lease, heirs) => Effect.suspend(() => release([{ key, lease }], heirs)),
-    invalidate: invalidateAll,
+    invalidate: (request) =>
+      Shards.invalidateAll(namespaceOf(request.namespace), request.delivered, (shard) => invalidate(shard, request)),
     applied: () => undefined,
     seen: (name) => namespaceOf(name).shards.map(({ seen }) => seen),
     changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(
