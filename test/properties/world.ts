@@ -35,7 +35,7 @@ import type * as Scope from "effect/Scope"
 import * as SqlClient from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import * as TestClock from "effect/testing/TestClock"
-import { setImmediate } from "node:timers/promises"
+import { setImmediate, setTimeout } from "node:timers/promises"
 import { CacheError, StoreUnavailable } from "../../src/CacheError.ts"
 import * as FlakyStore from "../support/flakyStore.ts"
 import * as ModelDatabase from "../support/modelDatabase.ts"
@@ -82,6 +82,8 @@ export interface Options {
   readonly letThrough: () => Promise<boolean>
   /** Whether a server that is no part of this is asked something. */
   readonly isBusy: () => boolean
+  /** For how long, by the real clock, somebody is waited for who has told the store nothing. */
+  readonly flightMillis: number
   readonly lostCommit: ModelDatabase.Nature["lostCommit"]
   readonly straggles: ModelDatabase.Nature["straggles"]
 }
@@ -257,6 +259,13 @@ export class World {
     await this.settle()
   }
 
+  /** The same in short steps at first: what is tried again in one is not over its time in the same. */
+  async passSlowly(millis: number): Promise<void> {
+    const slowlyMillis = Math.min(millis, 7_000)
+    for (let passed = 0; passed < slowlyMillis; passed += 100) await this.pass(100)
+    if (millis > slowlyMillis) await this.pass(millis - slowlyMillis)
+  }
+
   breaks(operation: StoreOperation, how: "fails" | "hangs"): void {
     if (!this.options.isStaged) return
     const { step } = this.options
@@ -309,11 +318,11 @@ export class World {
       for (const table of tables) this.begin(this.get([table]), place)
       await this.finish()
     }
-    // In short steps: what begins in one is not over its time in the same.
     for (let i = 0; i < 450; i++) {
-      await this.pass(100)
+      await this.passSlowly(100)
       await this.letThrough(Infinity)
     }
+    await setTimeout(this.options.flightMillis)
     for (const [place, process] of this.processes.entries()) {
       const asks = [
         ...queries.flatMap((query, i) =>
