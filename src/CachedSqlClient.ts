@@ -95,7 +95,10 @@ export interface CachedSqlClientOptions {
    * nobody waits. How long a read waits for another process that reads the same is the store's `flightTimeout`.
    * Defaults to 50 milliseconds. */
   readonly lookupTimeout?: Duration.Input | undefined
-  /** What a write waits for the store at most, before its invalidation is queued. Defaults to 250 milliseconds. */
+  /**
+   * What a write waits for the store at most, before its invalidation is queued. With a store that is kept strict it waits
+   * as long before its commit, and is rolled back then. Defaults to 250 milliseconds.
+   */
   readonly invalidationTimeout?: Duration.Input | undefined
   /**
    * How many values are read anew in the background at once: under `staleWhileRevalidate` and `refreshAhead`. Beyond,
