@@ -61,7 +61,7 @@ layer(proxied, { excludeTestServices: true })("strict readers", (it) => {
 
   it.effect("who comes while the answer is stored asks, and is served that", () =>
     Effect.gen(function*() {
-      const { reader } = yield* setUp()
+      const { reader } = yield* setUp({ cache: { lookupTimeout: "20 seconds" } })
       const storing = reader.gate.holdCommand("request", Scripts.storeStrict.flat.lua)
       assert.deepStrictEqual(yield* read(reader, 2), ["miss", "Grace"])
       yield* held(storing)
