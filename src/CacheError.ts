@@ -3,7 +3,8 @@
  *
  * None of these errors reaches the caller of a query: the read path counts
  * them, logs them once per change of state, and lets the database answer. They
- * are typed for those who call a `CacheStore` themselves, and for tests.
+ * are typed for those who call a `CacheStore` themselves, and for tests. A store that
+ * is kept strict is the exception: there a write may fail with a {@link StrictWriteError}.
  *
  * Bad options are another matter. They are mistakes in a program, so they throw
  * an {@link InvalidOptionError} where the option is given.

@@ -99,8 +99,11 @@ export interface CachedSqlClientOptions {
    * Where a shared store has not answered five times in a row, one lookup in a second is made until one is answered, and
    * the others wait for nothing. Defaults to 50 milliseconds. */
   readonly lookupTimeout?: Duration.Input | undefined
-  /** What a write waits for the store at most, before its invalidation is queued; where the store has not answered five
-   * times in a row, it is queued at once. Defaults to 250 milliseconds. */
+  /**
+   * What a write waits for the store at most, before its invalidation is queued; where the store has not answered five
+   * times in a row, it is queued at once. With a store that is kept strict it waits as long before its commit, and is
+   * rolled back then. Defaults to 250 milliseconds.
+   */
   readonly invalidationTimeout?: Duration.Input | undefined
   /**
    * How many values are read anew in the background at once: under `staleWhileRevalidate` and `refreshAhead`. Beyond,

@@ -294,11 +294,16 @@ export class Reader {
     arrivedLate: number | undefined
   ): Effect.Effect<Answer<A>, E> {
     const { hardTimeoutMillis, softTimeoutMillis } = reading.terms
+    const served = Effect.map(seat.served, (landing) => ({ landing, late: arrivedLate }))
     return Effect.flatMap(
       softTimeoutMillis === Infinity && hardTimeoutMillis === Infinity
-        ? seat.served
-        : Effect.raceFirst(seat.served, this.impatient(reading, seat)),
-      (landing) => this.arrive(reading, landing, joined, arrivedLate)
+        ? served
+        // What is looked up for want of patience is as of now.
+        : Effect.raceFirst(
+          served,
+          Effect.map(this.impatient(reading, seat), (landing) => ({ landing, late: undefined }))
+        ),
+      ({ landing, late }) => this.arrive(reading, landing, joined, late)
     )
   }
 

@@ -61,7 +61,7 @@ layer(proxied, { excludeTestServices: true })("strict readers", (it) => {
 
   it.effect("who comes while the answer is stored asks, and is served that", () =>
     Effect.gen(function*() {
-      const { reader } = yield* setUp()
+      const { reader } = yield* setUp({ cache: { lookupTimeout: "20 seconds" } })
       const storing = reader.gate.holdCommand("request", Scripts.storeStrict.flat.lua)
       assert.deepStrictEqual(yield* read(reader, 2), ["miss", "Grace"])
       yield* held(storing)
@@ -124,6 +124,23 @@ layer(proxied, { excludeTestServices: true })("strict readers", (it) => {
       assert.deepStrictEqual(yield* fateOf(query), ["bypass fenced", [{ name: "Hopper" }]])
       gate.release()
       yield* Fiber.join(writing)
+    }))
+
+  it.effect("who has no patience left gets what is stale, be it that a query is under way", () =>
+    Effect.gen(function*() {
+      const { port, ...proxy } = yield* Proxy.Proxy
+      yield* setUp()
+      const reader = yield* make({ client: { port } })
+      const query = reader.sql<{ name: string }>`SELECT name FROM users WHERE id = 3`.pipe(
+        QueryCache.cached({ timeToLive: "200 millis", staleIfError: "1 minute", softTimeout: "50 millis" })
+      )
+      yield* eventually("stored", Effect.map(fateOf(query), ([fate]) => fate === "hit"))
+      yield* pause(300)
+      yield* proxy.arm(1, "stall")
+      assert.deepStrictEqual(yield* fateOf(query), ["stale", [{ name: "Edsger" }]])
+      yield* proxy.happened
+      assert.deepStrictEqual(yield* Effect.timeout(fateOf(query), "5 seconds"), ["stale", [{ name: "Edsger" }]])
+      yield* proxy.release
     }))
 
   it.effect("a commit whose answer is lost stays behind its fence until the database says what became of it", () =>

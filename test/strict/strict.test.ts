@@ -254,8 +254,12 @@ layer(servers, { excludeTestServices: true })("strict mode", (it) => {
     Effect.gen(function*() {
       const { reader, writer } = yield* setUp()
       const renamed = writer.sql<{ id: number }>`UPDATE users SET name = 'Augusta' WHERE id < 3 RETURNING id`.stream
-      const first = yield* Stream.runCollect(Stream.take(renamed, 1))
-      assert.deepStrictEqual(first.length, 1)
+      const gate = writer.gate.holdCommand("reply", StrictScripts.fence.lua)
+      const first = yield* Effect.forkChild(Stream.runCollect(Stream.take(renamed, 1)))
+      yield* held(gate)
+      assert.deepStrictEqual(yield* read(reader), ["bypass fenced", "Ada"])
+      gate.release()
+      assert.deepStrictEqual((yield* Fiber.join(first)).length, 1)
       assert.deepStrictEqual(yield* read(reader), ["miss", "Augusta"])
       assert.deepStrictEqual(yield* fences, [])
       const inside = writer.sql.withTransaction(Stream.runDrain(writer.sql`UPDATE users SET name = 'Ada'`.stream))
