@@ -286,24 +286,25 @@ class Auditor implements Sampler {
     { value }: CacheStore.Kept,
     takenAtMillis: number
   ): Effect.Effect<Verdict> {
-    const served = textOf(reading.key, value)
+    const { codec } = reading.key
     const isServedStill = Effect.gen({ self: this }, function*() {
       if (!isCurrent(this.engine, reading.key) || isUnserved(this.engine, reading.dependencies())) return false
       const kept = yield* this.engine.reader.look(reading)
       return kept !== undefined && kept.storedAtMillis <= takenAtMillis &&
-        (kept.value === value || textOf(reading.key, kept.value) === served)
+        isSame(codec, kept.value, value)
     })
     return Effect.gen({ self: this }, function*() {
-      if (served === undefined || !(yield* this.pause)) return "inconclusive"
-      const says = yield* this.askers.withPermit(Effect.gen({ self: this }, function*() {
-        if (!(yield* isServedStill)) return undefined
-        const first = yield* asked(reading)
-        if (first === undefined || first === served) return first
+      if (!(yield* this.pause)) return "inconclusive"
+      const compared = yield* this.askers.withPermit(Effect.gen({ self: this }, function*() {
+        if (!(yield* isServedStill)) return "inconclusive"
+        const says = yield* asked(reading)
+        if (says === undefined) return "inconclusive"
+        if (isSame(codec, says, value)) return "fresh"
         // What differs each time it is asked is none that a cache can be judged by.
-        return (yield* asked(reading)) === first ? first : undefined
+        const again = yield* asked(reading)
+        return again !== undefined && isSame(codec, says, again) ? "other" : "inconclusive"
       }))
-      if (says === undefined) return "inconclusive"
-      if (says === served) return "fresh"
+      if (compared !== "other") return compared
       return (yield* this.pause) && (yield* isServedStill) ? "stale" : "inconclusive"
     })
   }
@@ -376,24 +377,32 @@ const isJudged = ({ dependencies, key }: Reading<any, any>): boolean => {
 const isCurrent = ({ naming }: Engine, key: CacheStore.CacheKey): boolean =>
   !(key instanceof QueryKey) || naming.of(key.scope) === key.form.names
 
-/** What the database says, as a text. `undefined` where it says nothing. */
-const asked = (reading: Reading<any, any>): Effect.Effect<string | undefined> =>
+/** What the database says, as it would be stored. `undefined` where it says nothing. */
+const asked = (reading: Reading<any, any>): Effect.Effect<unknown> =>
   Effect.map(Effect.exit(Effect.timeout(reading.query, queryTimeout)), (exit) => {
     if (Exit.isFailure(exit)) return undefined
     const { refusal, stored } = reading.admit(exit.value)
-    return refusal === undefined ? textOf(reading.key, stored) : undefined
+    return refusal === undefined ? stored : undefined
   })
 
-/** An answer as a text that is equal where the answers are, whatever the order of rows. */
-const textOf = ({ codec }: CacheStore.CacheKey, stored: unknown): string | undefined => {
-  if (stored instanceof StoredRows) {
-    const { columns, rows } = stored
-    return sorted(rows.map((row) => codec.encode(new StoredRows([row], columns))))
-  }
+/** Whether two answers are equal, whatever the order of their rows. Dies where one cannot be written down. */
+const isSame = (codec: CacheStore.Codec, a: unknown, b: unknown): boolean =>
+  // In this order they nearly always are, and that is found out for less.
+  a === b || textOf(codec, a) === textOf(codec, b) || unordered(codec, a) === unordered(codec, b)
+
+const textOf = (codec: CacheStore.Codec, stored: unknown): string => {
   const text = codec.encode(stored)
-  const value: unknown = text === undefined ? undefined : JSON.parse(text.slice(1))
-  return Array.isArray(value) ? sorted(value.map((one) => JSON.stringify(one))) : text
+  if (text === undefined) throw new TypeError("an answer that has no text")
+  return text
 }
 
-const sorted = (texts: ReadonlyArray<string | undefined>): string | undefined =>
-  texts.includes(undefined) ? undefined : JSON.stringify([...texts].sort())
+/** A text of an answer in which its rows stand in the order of their own texts. */
+const unordered = (codec: CacheStore.Codec, stored: unknown): string => {
+  if (stored instanceof StoredRows) {
+    const { columns, rows } = stored
+    return JSON.stringify(rows.map((row) => textOf(codec, new StoredRows([row], columns))).sort())
+  }
+  const text = textOf(codec, stored)
+  const value: unknown = JSON.parse(text.slice(1))
+  return Array.isArray(value) ? text[0] + JSON.stringify(value.map((one) => JSON.stringify(one)).sort()) : text
+}

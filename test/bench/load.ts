@@ -42,15 +42,11 @@ const measured = Effect.gen(function*() {
       for (const work of ["ping", "hits", "get", "invalidations"] as const) answers[work].push(yield* ask(work))
     }
     const of = (work: Work) => {
-      const { cpuMicros, latencies, perSecond } = merge(answers[work])
+      const { count, cpuMicros, latencies, perSecond } = merge(answers[work])
       const each = perSecond / rounds
-      const p99 = latencies[Math.floor(latencies.length * 0.99)]!
-      return {
-        each,
-        told: `${Math.round(each).toLocaleString("en")}/s, p99 ${duration(p99 * 1e6)}, ${
-          cpuMicros.toFixed(0)
-        } µs of CPU each`
-      }
+      const p99 = duration(latencies[Math.floor(latencies.length * 0.99)]! * 1e6)
+      const cpu = duration(cpuMicros / count * 1e3)
+      return { each, told: `${Math.round(each).toLocaleString("en")}/s, p99 ${p99}, CPU ${cpu}` }
     }
     const [ping, get, hits, invalidations] = [of("ping"), of("get"), of("hits"), of("invalidations")]
     const among = `${size} ${size === 1 ? "process" : "processes"}`

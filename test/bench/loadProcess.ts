@@ -62,11 +62,10 @@ const work = Effect.fnUntraced(function*({ fibers, millis, work }: Load) {
   yield* Effect.all(Array.from({ length: fibers }, () => fiber), { concurrency: "unbounded", discard: true })
   const perSecond = latencies.length / (performance.now() - begun) * 1_000
   const { system, user } = process.cpuUsage(computed)
-  const cpuMicros = (user + system) / latencies.length
   latencies.sort((a, b) => a - b)
   const step = Math.max(1, latencies.length / 2_000)
   const some = Array.from({ length: Math.floor(latencies.length / step) }, (_, i) => latencies[Math.floor(i * step)]!)
-  return { perSecond, cpuMicros, latencies: some } satisfies LoadAnswer
+  return { count: latencies.length, perSecond, cpuMicros: user + system, latencies: some } satisfies LoadAnswer
 })
 
 const say = (message: unknown) => process.stdout.write(`${JSON.stringify(message)}\n`)

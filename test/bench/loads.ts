@@ -14,8 +14,9 @@ export interface Load {
 }
 
 export interface LoadAnswer {
+  readonly count: number
   readonly perSecond: number
-  /** What the process has computed for one. */
+  /** What the processes have computed meanwhile. */
   readonly cpuMicros: number
   /** Some of the milliseconds that one took, sorted. */
   readonly latencies: ReadonlyArray<number>
@@ -23,7 +24,8 @@ export interface LoadAnswer {
 
 /** What several have done at once, or one after the other. */
 export const merge = (answers: ReadonlyArray<LoadAnswer>): LoadAnswer => ({
+  count: answers.reduce((sum, { count }) => sum + count, 0),
   perSecond: answers.reduce((sum, { perSecond }) => sum + perSecond, 0),
-  cpuMicros: answers.reduce((sum, { cpuMicros }) => sum + cpuMicros, 0) / answers.length,
+  cpuMicros: answers.reduce((sum, { cpuMicros }) => sum + cpuMicros, 0),
   latencies: answers.flatMap(({ latencies }) => latencies).sort((a, b) => a - b)
 })
