@@ -24,6 +24,7 @@ const { values } = parseArgs({
     topology: { type: "string", default: "single" },
     seed: { type: "string", default: String(Date.now() % 1_000_000) },
     "time-to-live": { type: "string", default: "10" },
+    strict: { type: "boolean", default: false },
     keep: { type: "boolean", default: false }
   }
 })
@@ -36,7 +37,9 @@ say(`seed ${values.seed}, ${values.topology}, ${values.minutes} minutes, history
 const report = await Effect.runPromise(run({
   topology,
   seconds: Number(values.minutes) * 60,
-  modes: ["backplane", "backplane", "redis", "revalidate"],
+  modes: values.strict
+    ? ["strict", "strict", "strict", "strict"]
+    : ["backplane", "backplane", "redis", "revalidate"],
   seed: Number(values.seed),
   directory,
   maxStalenessMillis,
