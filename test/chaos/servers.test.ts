@@ -18,7 +18,7 @@ import * as Replica from "./servers/replica.ts"
 import * as Single from "./servers/single.ts"
 import type { Fault, Topology } from "./topology.ts"
 
-const maxStalenessMillis = 400
+const maxStalenessMillis = 500
 /** Longer than a busy machine is silent, shorter than the faults are. */
 const silenceMillis = 80
 
@@ -31,6 +31,9 @@ interface Witness {
   /** How long nothing was answered, and nothing heard, at most. */
   readonly muteMillis: () => number
   readonly deafMillis: () => number
+  /** Whether something was answered, and heard, between these times. */
+  readonly talked: (from: number, to: number) => boolean
+  readonly heard: (from: number, to: number) => boolean
   /** How often each connection has ended. */
   readonly ended: { commands: number; subscription: number }
   readonly isWell: Effect.Effect<boolean>
@@ -66,6 +69,8 @@ const witness = Effect.fnUntraced(function*(
     counted: 0,
     muteMillis: answering.longestMillis,
     deafMillis: hearing.longestMillis,
+    talked: answering.marked,
+    heard: hearing.marked,
     ended,
     isWell: Effect.sync(() => lastAnswer === "ok" && hearing.lastMillis() < silenceMillis)
   }
@@ -108,12 +113,15 @@ const witness = Effect.fnUntraced(function*(
 const makeGaps = () => {
   let last = performance.now()
   let longest = 0
+  const marks: Array<number> = []
   const lastMillis = () => performance.now() - last
   return {
     mark: () => {
       longest = Math.max(longest, lastMillis())
       last = performance.now()
+      marks.push(last)
     },
+    marked: (from: number, to: number) => marks.some((mark) => from < mark && mark < to),
     lastMillis,
     longestMillis: () => Math.max(longest, lastMillis())
   }
@@ -121,6 +129,7 @@ const makeGaps = () => {
 
 interface Seen {
   readonly saw: Witness
+  readonly begun: number
   readonly before: { readonly run: string; readonly replid: string; readonly settings: string }
   readonly after: Seen["before"]
   readonly server: Server
@@ -147,8 +156,9 @@ const answered = (...expected: ReadonlyArray<string>): Check => ({ saw }) => {
 const lastingMillis = maxStalenessMillis * 1.75
 const deaf: Check = ({ saw }) => assert.isAbove(saw.deafMillis(), maxStalenessMillis / 2)
 const mute: Check = ({ saw }) => assert.isAbove(saw.muteMillis(), maxStalenessMillis / 2)
-const hears: Check = ({ saw }) => assert.isBelow(saw.deafMillis(), lastingMillis)
-const talks: Check = ({ saw }) => assert.isBelow(saw.muteMillis(), lastingMillis)
+// While it lasts, be the machine busy: what had been under way is over by then.
+const hears: Check = ({ begun, saw }) => assert.isTrue(saw.heard(begun + lastingMillis / 4, begun + lastingMillis))
+const talks: Check = ({ begun, saw }) => assert.isTrue(saw.talked(begun + lastingMillis / 4, begun + lastingMillis))
 /** An answer took so long. */
 const slower = (millis: number): Check => ({ saw }) => assert.isAbove(saw.muteMillis(), millis)
 const ended = (commands: boolean, subscription: boolean): Check => ({ saw }) =>
@@ -250,6 +260,7 @@ const endures = Effect.fnUntraced(function*(
     const before = yield* stateOf(server())
     const fault = faultOf(topology, faults)
     assert(fault !== undefined)
+    const begun = performance.now()
     const running = yield* Effect.forkScoped(fault.run(half))
     yield* Effect.forkScoped(Effect.andThen(sleep(120), Effect.ignoreCause(server().command("SET", "late", "1"))))
     yield* Fiber.join(running)
@@ -259,7 +270,7 @@ const endures = Effect.fnUntraced(function*(
     const after = yield* stateOf(server())
     assert.strictEqual(after.settings, before.settings)
     yield* leave
-    for (const check of checks) yield* check({ saw, before, after, server: server() }) ?? Effect.void
+    for (const check of checks) yield* check({ saw, begun, before, after, server: server() }) ?? Effect.void
   }))
   for (const { directory, pid } of left) {
     assert.isFalse(existsSync(directory))
@@ -282,7 +293,7 @@ const single = Effect.map(Single.make({ maxStalenessMillis }), (topology) => ({
   ...topology,
   current: () => topology.server
 }))
-const replica = Effect.map(Replica.make({ maxStalenessMillis }), (topology) => ({
+const replica = Effect.map(Replica.make({ maxStalenessMillis, provesHits: true }), (topology) => ({
   ...topology,
   current: topology.primary
 }))
@@ -339,7 +350,8 @@ describe("cluster", () => {
         Layer.build,
         Effect.map(Context.get(Redis.Redis))
       )
-      const keys = Array.from({ length: 30 }, (_, i) => `key ${i}`)
+      const keys = Array.from({ length: 12 }, (_, i) => `key ${i}`)
+      const slots = yield* Effect.forEach(keys, cluster.slotOf)
       const eventually = (send: Effect.Effect<unknown, Redis.RedisError>) =>
         until(
           "an answer",
@@ -352,10 +364,14 @@ describe("cluster", () => {
         { concurrency: "unbounded" }
       )
       const reached = Effect.map(values, (values) => values.filter(({ _tag }) => _tag === "Some").length)
-      const count = Effect.map(
-        values,
-        (values) => values.filter((found) => found._tag === "Some" && found.value === "value").length
-      )
+      /** How many are there, when all have been answered for. */
+      const count = Effect.gen(function*() {
+        for (;;) {
+          const found = (yield* values).flatMap((value) => value._tag === "Some" ? [value.value] : [])
+          if (found.length === keys.length) return found.filter((value) => value === "value").length
+          yield* sleep(20)
+        }
+      })
       const masters = Effect.map(
         Effect.forEach(
           cluster.nodes,
@@ -369,9 +385,7 @@ describe("cluster", () => {
         return {
           ids: nodes.map(({ id }) => id),
           runs: yield* Effect.forEach(nodes, (node) => info(node, "run_id")),
-          owners: (yield* Effect.forEach(keys, (key) => Effect.flatMap(cluster.slotOf(key), cluster.ownerOf))).map(
-            ({ id }) => id
-          )
+          owners: (yield* Effect.forEach(slots, cluster.ownerOf)).map(({ id }) => id)
         }
       })
       const changed = (before: ReadonlyArray<string>, after: ReadonlyArray<string>) =>
@@ -379,7 +393,6 @@ describe("cluster", () => {
       const befalls = Effect.fnUntraced(function*(name: string) {
         const before = yield* look
         yield* faults.find((fault) => fault.name === name)!.run(half)
-        yield* until("all keys", Effect.map(reached, (count) => count === keys.length))
         const left = yield* count
         const after = yield* look
         assert.strictEqual(yield* count, keys.length)
@@ -404,7 +417,9 @@ describe("cluster", () => {
         const { ids, left, owners } = yield* befalls(name)
         assert.isAbove(ids, 0, name)
         assert.isAbove(owners, 0, name)
-        assert.strictEqual(left, all, name)
+        // What was acknowledged just before may be lost with the master.
+        if (name.includes("killed")) assert.isAbove(left, 0)
+        else assert.strictEqual(left, all)
       }
 
       // Nothing goes past the doors.
@@ -413,5 +428,5 @@ describe("cluster", () => {
       assert.strictEqual(yield* reached, 0)
       yield* Fiber.join(running)
       yield* until("all keys", Effect.map(reached, (count) => count === all))
-    }), 60_000)
+    }), 180_000)
 })

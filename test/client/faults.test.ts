@@ -641,6 +641,26 @@ layer(Database, live)("Redis", (it) => {
       ])
     }))
 
+  it.effect("is half open, until its connection is replaced", () =>
+    Effect.gen(function*() {
+      yield* reset
+      const server = yield* RedisServers.makeServer()
+      const door = yield* RedisDoor.make(server)
+      const process = yield* makeProcess(
+        RedisStore.connectInBackground(
+          NodeRedis.layer({ socket: { host: "127.0.0.1", port: door.port } }),
+          { replaceAfter: "1 second" }
+        ),
+        namespaceOf()
+      )
+      yield* Effect.repeat(process.read(1), { until: ([status]) => status === "hit" })
+      yield* door.mute
+      yield* process.rename(1, "Augusta")
+      assert.deepStrictEqual(yield* process.read(1), ["bypass unserved", "Augusta"])
+      yield* process.delivered
+      assert.deepStrictEqual(yield* process.hit(1), ["hit", "Augusta"])
+    }))
+
   it.effect("forgets its data, its scripts, or has something else in its place: misses, and no failure", () =>
     Effect.gen(function*() {
       yield* reset

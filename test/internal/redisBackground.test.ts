@@ -166,31 +166,43 @@ describe("a connection of which nothing comes any more is replaced", () => {
       assert.strictEqual(yield* other.command("GET", "key"), "value")
     }), 20_000)
 
-  it.live("and no other: one that is slow, refuses writes, or is only just asked again", () =>
-    Effect.gen(function*() {
-      const { door, redis, replaced, server } = yield* through()
-      yield* works(redis)
-      yield* Effect.scoped(Effect.gen(function*() {
-        yield* door.weather({ delayMillis: () => 60 })
-        for (const start = performance.now(); performance.now() - start < replaceAfterMillis * 3;) {
-          assert.isFalse(yield* asked(redis))
+  it.live(
+    "and no other: one that is slow or busy, refuses writes, or is only just asked again",
+    () =>
+      Effect.gen(function*() {
+        const { door, redis, replaced, server } = yield* through()
+        yield* works(redis)
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* door.weather({ delayMillis: () => 60 })
+          for (const start = performance.now(); performance.now() - start < replaceAfterMillis * 3;) {
+            assert.isFalse(yield* asked(redis))
+          }
+        }))
+        yield* works(redis)
+        yield* server.command("CONFIG", "SET", "min-replicas-to-write", "1")
+        for (const start = performance.now(); performance.now() - start < replaceAfterMillis * 2;) {
+          assert.isFalse(yield* asked(redis, "SET", "key", "value"))
+          yield* Effect.sleep(20)
         }
-      }))
-      yield* works(redis)
-      yield* server.command("CONFIG", "SET", "min-replicas-to-write", "1")
-      for (const start = performance.now(); performance.now() - start < replaceAfterMillis * 2;) {
-        assert.isFalse(yield* asked(redis, "SET", "key", "value"))
-        yield* Effect.sleep(20)
-      }
-      // A while without an answer, and a long one without a question.
-      yield* server.pause
-      assert.isFalse(yield* asked(redis))
-      yield* server.resume
-      yield* Effect.sleep(replaceAfterMillis * 2)
-      assert.isTrue(yield* asked(redis))
-      assert.strictEqual(replaced(), 0)
-      assert.strictEqual(door.count(), 1)
-    }), 20_000)
+        yield* server.command("CONFIG", "SET", "lua-time-limit", "10")
+        yield* Effect.forkScoped(Effect.ignoreCause(server.command("EVAL", "while true do end", "0")))
+        for (const start = performance.now(); performance.now() - start < replaceAfterMillis * 2;) {
+          yield* asked(redis)
+          yield* Effect.sleep(20)
+        }
+        assert.include(String((yield* Effect.flip(redis.send("PING"))).cause), "BUSY")
+        yield* server.command("SCRIPT", "KILL")
+        // A while without an answer, and a long one without a question.
+        yield* server.pause
+        assert.isFalse(yield* asked(redis))
+        yield* server.resume
+        yield* Effect.sleep(replaceAfterMillis * 2)
+        assert.isTrue(yield* asked(redis))
+        assert.strictEqual(replaced(), 0)
+        assert.strictEqual(door.count(), 1)
+      }),
+    20_000
+  )
 
   it.live("and nobody waits for it at the end", () =>
     Effect.gen(function*() {

@@ -143,6 +143,7 @@ class Link {
     this.down = new Pipe(client, () => this.weatherOf("down"))
     for (const [socket, way, pipe] of [[client, "up", this.up], [upstream, "down", this.down]] as const) {
       socket.setNoDelay(true).on("error", () => {}).on("close", (isBroken) => {
+        if (client.closed && upstream.closed) this.onEnd()
         if (this.isTaken(way)) return
         if (isBroken) this.end()
         else pipe.push(undefined, () => this.finish())
@@ -161,7 +162,6 @@ class Link {
   private finish(): void {
     this.client.destroySoon()
     this.upstream.destroySoon()
-    this.onEnd()
   }
 
   end(): void {
@@ -172,7 +172,6 @@ class Link {
       if (socket.connecting) socket.destroy()
       else socket.resetAndDestroy()
     }
-    this.onEnd()
   }
 
   /** A weather is over. */

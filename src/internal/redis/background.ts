@@ -178,8 +178,10 @@ export const layer = <E, R>(
     })
   )
 
-/** Whether Redis has said it, rather than somebody on the way. */
-const isReply = (error: Redis.RedisError): boolean => Replies.reasonOf(error)._tag !== "StoreUnavailable"
+/** Whether Redis has said it, rather than somebody on the way. What it says begins with a code: `LOADING`, `BUSY`. */
+const isReply = (error: Redis.RedisError): boolean =>
+  Replies.reasonOf(error)._tag !== "StoreUnavailable" ||
+  (error.cause instanceof Error && /^[A-Z]{3,} /.test(error.cause.message))
 
 /** What is half open is so for both, and a subscription, which says nothing, would not notice. */
 const end = (queue: Queue.Dequeue<Redis.RedisMessage, Redis.RedisError>, error: Redis.RedisError): void => {

@@ -5,7 +5,7 @@ import * as TestRedis from "../../support/redis.ts"
 import * as Door from "../../support/redisDoor.ts"
 import type { Fault, Topology } from "../topology.ts"
 import { doorFaults } from "./doorFaults.ts"
-import { between, info, lasting, serverFaults, set, sleep, until } from "./faults.ts"
+import { between, follows, info, lasting, serverFaults, set, sleep, until } from "./faults.ts"
 import type { Options } from "./single.ts"
 
 interface Member {
@@ -23,14 +23,24 @@ export interface Replicated extends Topology {
   readonly primary: () => TestRedis.Server
   readonly replica: () => TestRedis.Server
   /**
-   * Two primaries at once, of which the deposed one accepts writes. No cache over Redis can keep a promise meanwhile:
-   * the workers that still talk to it hear nothing of the others. Not among the faults.
+   * Two primaries at once, of which the deposed one accepts writes: its workers hear nothing of the others, and what it
+   * was told the other one never hears. No promise holds then, so it is not among the faults.
    */
   readonly split: Fault
+  /**
+   * Two primaries at once, of which the deposed one has refused writes since before the other one was. Among the faults
+   * where all the workers want proof of it before they believe a hit: only the backplane does.
+   */
+  readonly fencedSplit: Fault
+}
+
+export interface ReplicaOptions extends Options {
+  /** Whether all workers want proof that Redis accepts writes before they believe a hit. */
+  readonly provesHits?: boolean
 }
 
 export const make = Effect.fnUntraced(function*(
-  { maxStalenessMillis }: Options
+  { maxStalenessMillis, provesHits = false }: ReplicaOptions
 ): Effect.fn.Return<Replicated, never, Scope.Scope> {
   const member = Effect.gen(function*() {
     const server = yield* TestRedis.makeServer({ "repl-diskless-sync-delay": "0" })
@@ -46,15 +56,7 @@ export const make = Effect.fnUntraced(function*(
       return door.cut()
     }, { discard: true })
   const follow = Effect.suspend(() => replica.server.command("REPLICAOF", "127.0.0.1", `${primary.link.port}`))
-  const inSync = Effect.suspend(() =>
-    until(
-      "a replica in sync",
-      Effect.map(
-        Effect.all([info(replica.server, "master_link_status"), info(primary.server, "connected_slaves")]),
-        ([status, count]) => status === "up" && count === "1"
-      )
-    )
-  )
+  const inSync = Effect.suspend(() => until("a replica in sync", follows(replica.server, primary.server)))
   /** The replica is the primary from now on. */
   const promote = Effect.suspend(() => {
     const { server } = replica
@@ -147,6 +149,7 @@ export const make = Effect.fnUntraced(function*(
         yield* lead(primary.server)
       })).pipe(Effect.andThen(settle)))
 
+  const fencedSplit = apart("deposed, and refusing writes", true)
   return {
     name: "replica",
     primary: () => primary.server,
@@ -173,8 +176,9 @@ export const make = Effect.fnUntraced(function*(
       handover,
       failover("killed, and its replica promoted", () => 0),
       failover("killed, and a replica promoted that lagged", (random) => between(random, 50, maxStalenessMillis)),
-      apart("deposed, and refusing writes", true)
+      ...(provesHits ? [fencedSplit] : [])
     ],
+    fencedSplit,
     split: apart("deposed, and accepting writes", false)
   }
 })
