@@ -172,11 +172,13 @@ describe("the checker of histories", () => {
     assert.deepStrictEqual(broken(read("redis", 0, [], { foreign: 0 })), [])
   })
 
-  it("session: nothing goes back", () => {
-    const at = (begin: number, seen: Seen, session: string) => read("backplane", begin, [seen], { session })
-    const writes = [...first, ...second]
-    assert.deepStrictEqual(broken(writes, at(1_200, current, "a"), at(1_300, old, "b")), [])
-    assert.deepStrictEqual(broken(writes, at(1_200, current, "a"), at(1_300, old, "a")), ["session"])
+  it("session: no answer is older than what its token stands for", () => {
+    const at = (tokenAt: number) => read("backplane", 1_200, [old], { tokenAt })
+    assert.deepStrictEqual(broken(first, second, at(1_099)), [])
+    assert.deepStrictEqual(broken(first, second, at(1_101)), ["session"])
+    const of = (version: number) => read("backplane", 1_200, [old], { tokenOf: [["item:1", version], ["item:2", 9]] })
+    assert.deepStrictEqual(broken(first, second, of(1)), [])
+    assert.deepStrictEqual(broken(first, second, of(2)), ["session"])
   })
 
   it("quiet: everything is what the database has", () => {

@@ -18,7 +18,7 @@
  * | `uncommitted` | nothing is seen of what was rolled back, or before its COMMIT was sent |
  * | `writer` | a version is seen with the writer that it has |
  * | `tenant` | nobody sees the rows of others |
- * | `session` | within a session nothing goes back |
+ * | `session` | in a session no answer is older than what its token stands for |
  * | `quiet` | when all is quiet, everything served is what the database has |
  * | `hung` | whoever waits gets an answer |
  * | `died` | no process dies of what befalls its servers |
@@ -95,7 +95,6 @@ export const check = (history: () => Iterable<Event>, promises: Promises): Repor
   }
   const tallies = { writes: new Tally(), reads: new Tally(), faults: new Tally(), gates: new Tally() }
   const times = new Map<string, Array<number>>()
-  const sessions = new Map<string, Map<string, number>>()
   let undelivered = 0
   let served = 0
   let telling = 0
@@ -164,15 +163,11 @@ export const check = (history: () => Iterable<Event>, promises: Promises): Repor
         }
       }
     }
-    if (read.session !== undefined) {
-      let before = sessions.get(read.session)
-      if (before === undefined) sessions.set(read.session, before = new Map())
-      for (const [register, version, writer] of seen) {
-        const last = before.get(register) ?? 0
-        if (version < last) {
-          blame({ rule: "session", what: `${register} is ${version} after ${last}`, event: read, register })
-        }
-        if (writer !== null) before.set(register, Math.max(last, version))
+    if (read.tokenAt !== undefined) want("session", facts.delivered, read.tokenAt)
+    for (const [register, version] of read.tokenOf ?? []) {
+      const shown = seen.find(([name]) => name === register)?.[1] ?? Infinity
+      if (shown < version) {
+        blame({ rule: "session", what: `${register} is ${shown}, and the token of ${version}`, event: read, register })
       }
     }
     if (read.quiet === true) {

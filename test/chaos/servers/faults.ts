@@ -43,6 +43,13 @@ export const set = (
 export const info = (server: Server, name: string): Effect.Effect<string> =>
   Effect.map(server.command("INFO", "everything"), (text) => new RegExp(`^${name}:(.*)\r$`, "m").exec(text)?.[1] ?? "")
 
+/** Whether a replica has all of its primary, and is sent what comes: the primary waits for its first word for a second. */
+export const follows = (replica: Server, primary: Server): Effect.Effect<boolean> =>
+  Effect.map(
+    Effect.all([info(replica, "master_link_status"), info(primary, "slave0")]),
+    ([status, line]) => status === "up" && line.includes("state=online")
+  )
+
 const forget = (server: Server, file: string): Effect.Effect<void> =>
   Effect.promise(() => rm(join(server.directory, file), { recursive: true, force: true }))
 

@@ -5,7 +5,7 @@ import * as TestRedis from "../../support/redis.ts"
 import * as Door from "../../support/redisDoor.ts"
 import type { Fault, Topology } from "../topology.ts"
 import { doorFaults } from "./doorFaults.ts"
-import { between, info, lasting, serverFaults, set, sleep, until } from "./faults.ts"
+import { between, follows, info, lasting, serverFaults, set, sleep, until } from "./faults.ts"
 import type { Options } from "./single.ts"
 
 interface Member {
@@ -56,15 +56,7 @@ export const make = Effect.fnUntraced(function*(
       return door.cut()
     }, { discard: true })
   const follow = Effect.suspend(() => replica.server.command("REPLICAOF", "127.0.0.1", `${primary.link.port}`))
-  const inSync = Effect.suspend(() =>
-    until(
-      "a replica in sync",
-      Effect.map(
-        Effect.all([info(replica.server, "master_link_status"), info(primary.server, "connected_slaves")]),
-        ([status, count]) => status === "up" && count === "1"
-      )
-    )
-  )
+  const inSync = Effect.suspend(() => until("a replica in sync", follows(replica.server, primary.server)))
   /** The replica is the primary from now on. */
   const promote = Effect.suspend(() => {
     const { server } = replica
