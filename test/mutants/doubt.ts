@@ -243,7 +243,7 @@ export const doubts: ReadonlyArray<Mutant> = [
     file: doubt,
     find: "if (pid !== undefined && seen.isDirect && !isPipelined) {",
     replace: "if (pid !== undefined && seen.isDirect) {",
-    killedBy: ofSettling("interrupted among others")
+    killedBy: ofDoubt("among others on its connection")
   },
   {
     guard: "elsewhere a statement has half a minute to arrive",
