@@ -143,8 +143,8 @@ export const reading: ReadonlyArray<Mutant> = [
     guard: "who is served something stale leaves the flight to go on",
     races: ["the last one who waits leaves while another looks again"],
     file: reader,
-    find: "                seat.leaveBehind()\n                return this.arrive(reading, found, true)",
-    replace: "                return this.arrive(reading, found, true)",
+    find: "                seat.leaveBehind()\n                return this.arrive(reading, found, true, undefined)",
+    replace: "                return this.arrive(reading, found, true, undefined)",
     killedBy: ofReader("who is served something stale leaves")
   },
   {
@@ -183,8 +183,8 @@ export const reading: ReadonlyArray<Mutant> = [
     guard: "a query that hangs is not joined after half a minute",
     races: ["a query that hangs is joined"],
     file: flights,
-    find: "return flight === undefined || isOverdue(flight, nowMillis) ? undefined : flight\n  }\n\n  /** The refresh",
-    replace: "return flight === undefined || nowMillis < 0 ? undefined : flight\n  }\n\n  /** The refresh",
+    find: "if (flight === undefined || isOverdue(flight, nowMillis)) return undefined",
+    replace: "if (flight === undefined) return undefined",
     killedBy: ofReader("a query that hangs is joined for half a minute")
   },
   {

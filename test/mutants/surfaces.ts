@@ -70,8 +70,8 @@ export const surfaces: ReadonlyArray<Mutant> = [
     guard: "a scope is part of a batch key of Effect's",
     races: ["a batch of requests runs as its first one"],
     file: "src/CacheScope.ts",
-    find: "Context.add(apart(context, batchOf(scope.key)), CurrentScope, scope)",
-    replace: "Context.add(batchOf(scope.key) === undefined ? apart(context, {}) : context, CurrentScope, scope)",
+    find: "?? batchOf(scope.key)),",
+    replace: "?? batchOf(\"\")),",
     killedBy: ofReview("SqlResolver puts requests")
   },
   {

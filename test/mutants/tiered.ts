@@ -41,8 +41,8 @@ export const tiered: ReadonlyArray<Mutant> = [
     guard: "a message that nobody can read drops everything",
     races: [lost],
     file: backplane,
-    find: "      lose()\n      for (const member of planes.values()) beatAnew(member)\n",
-    replace: "",
+    find: "      lose()\n      beatAllAnew()\n      return\n",
+    replace: "      return\n",
     killedBy: tests("a message that cannot be read")
   },
   {
@@ -164,8 +164,7 @@ export const tiered: ReadonlyArray<Mutant> = [
     guard: "a hit of Redis wants a beat that was accepted",
     races: [refuses],
     file: store,
-    find:
-      "    if (proven !== undefined && outcomes.some(isHit) && !outcomes.some(({ lease }) => lease.flight)) yield* proven\n",
+    find: "    if (proven !== undefined) yield* proven(outcomes)\n",
     replace: "",
     killedBy: tests("race 13\\)")
   },
@@ -181,8 +180,8 @@ export const tiered: ReadonlyArray<Mutant> = [
     guard: "revalidation writes",
     races: [refuses],
     file: "src/internal/redis/coherence.ts",
-    find: "redis.call(\"DEL\", KEYS[3])\nif not open() then return { \"lost\", NONCE } end",
-    replace: "if not open() then return { \"lost\", NONCE } end",
+    find: "${mode.probe}\n",
+    replace: "",
     killedBy: tests("HOLD asks for a write")
   },
   {

@@ -29,8 +29,8 @@ export const writing: ReadonlyArray<Mutant> = [
     guard: "what is rolled back invalidates nothing",
     races: ["invalidated before commit"],
     file: transactions,
-    find: "        return touched.isEnded || (ended && !Outcome.refused(exit.cause))\n",
-    replace: "        return touched.isEnded || !Outcome.refused(exit.cause)\n",
+    find: "if (ended && !Outcome.refused(exit.cause)) {",
+    replace: "if (!Outcome.refused(exit.cause)) {",
     killedBy: ofTransactions("an interrupted transaction is rolled back")
   },
   {
@@ -53,8 +53,8 @@ export const writing: ReadonlyArray<Mutant> = [
     guard: "until what a transaction by hand has written is delivered, it is under way",
     races: [uncommitted],
     file: transactions,
-    find: "Effect.andThen(this.settle(exit, { targets: touched.take(), atomic: false }), end)",
-    replace: "Effect.andThen(end, this.settle(exit, { targets: touched.take(), atomic: false }))",
+    find: "              this.settle(exit, { targets: touched.take(), atomic: false }, wire, { _tag: \"Commit\" }),\n              end\n",
+    replace: "              end,\n              this.settle(exit, { targets: touched.take(), atomic: false }, wire, { _tag: \"Commit\" })\n",
     killedBy: ofTransactions("on the pool: a read that was under way")
   },
   {
@@ -77,24 +77,24 @@ export const writing: ReadonlyArray<Mutant> = [
     guard: "a write is collected before it runs",
     races: [unknown],
     file: transactions,
-    find: "return (targets) => Effect.sync(() => touched.begin(targets))",
-    replace: "return () => Effect.sync(() => (known: Dependency.Targets) => touched.add(known))",
+    find: "          return touched.begin(targets)\n",
+    replace: "          return (known: Dependency.Targets) => touched.add(known)\n",
     killedBy: ofTransactions("a statement interrupted inside a transaction")
   },
   {
     guard: "a COMMIT whose outcome is unknown counts as done and as not done",
     races: [unknown],
     file: transactions,
-    find: "        return touched.isEnded || (ended && !Outcome.refused(exit.cause))\n",
-    replace: "        return touched.isEnded\n",
+    find: "if (ended && !Outcome.refused(exit.cause)) {",
+    replace: "if (false) {",
     killedBy: ofTransactions("COMMIT takes effect, and its answer is lost")
   },
   {
     guard: "an unknown outcome is quarantined, not invalidated at once",
     races: [unknown],
     file: transactions,
-    find: "if (!Outcome.refused(exit.cause)) return this.delivery.quarantine(targets)",
-    replace: "if (!Outcome.refused(exit.cause)) return this.delivery.deliver(targets)",
+    find: "if (wire.isOpen) return this.delivery.deliver(targets)",
+    replace: "if (true) return this.delivery.deliver(targets)",
     killedBy: ofTransactions("takes effect after the client has given up")
   },
   {
@@ -104,30 +104,6 @@ export const writing: ReadonlyArray<Mutant> = [
     find: "      touched.root.isEnded = true\n",
     replace: "",
     killedBy: by("test/client/review.test.ts", "COMMIT and ROLLBACK by hand")
-  },
-  {
-    guard: "what is in doubt is not served",
-    races: [unknown],
-    file: delivery,
-    find: "        unserved.add(doubt.targets)\n",
-    replace: "",
-    killedBy: ofDelivery("is unserved for 30 seconds")
-  },
-  {
-    guard: "what is in doubt is invalidated at the end",
-    races: [unknown],
-    file: delivery,
-    find: "        yield* Effect.uninterruptible(deliver(doubt.targets))\n",
-    replace: "",
-    killedBy: ofDelivery("is unserved for 30 seconds")
-  },
-  {
-    guard: "each write in doubt puts off the end",
-    races: [unknown],
-    file: delivery,
-    find: "        known.untilMillis = untilMillis\n",
-    replace: "",
-    killedBy: ofDelivery("begins anew with each write")
   },
   {
     guard: "a lost connection is no refusal",
@@ -149,16 +125,16 @@ export const writing: ReadonlyArray<Mutant> = [
     guard: "flights are detached before the store is asked",
     races: [began],
     file: delivery,
-    find: "      flights.detach(targets)\n      return Effect.flatMap(",
-    replace: "      return Effect.flatMap(",
+    find: "      flights.detach(targets)\n      // A store",
+    replace: "      // A store",
     killedBy: ofDelivery("race 16")
   },
   {
     guard: "flights are detached when the store has answered",
     races: [began],
     file: delivery,
-    find: "        else enqueue(targets)\n        flights.detach(targets)\n",
-    replace: "        else enqueue(targets)\n",
+    find: "        flights.detach(targets)\n        return options.announce",
+    replace: "        return options.announce",
     killedBy: ofDelivery("race 16")
   },
   {
@@ -181,8 +157,8 @@ export const writing: ReadonlyArray<Mutant> = [
     guard: "a store is given up after its time",
     races: [away],
     file: "src/internal/storeHealth.ts",
-    find: "      (options.timed\n",
-    replace: "      (options.timed && timeoutMillis < 0\n",
+    find: "watched(operation, bounded(operation, effect, timeoutMillis))",
+    replace: "watched(operation, Effect.suspend(effect))",
     killedBy: by("test/client/faults.test.ts", "hang")
   },
   {
@@ -197,7 +173,7 @@ export const writing: ReadonlyArray<Mutant> = [
     guard: "a store that dies is one that fails",
     races: [away],
     file: "src/internal/storeHealth.ts",
-    find: "          Effect.catchCause((cause) => Effect.fail(errorOf(operation, cause))),\n",
+    find: "      Effect.catchCause((cause) => Effect.fail(errorOf(operation, cause))),\n",
     replace: "",
     killedBy: by("test/client/faults.test.ts", "at lookup|at store|at invalidate")
   },
@@ -205,7 +181,7 @@ export const writing: ReadonlyArray<Mutant> = [
     guard: "what could not be delivered is queued",
     races: [away],
     file: delivery,
-    find: "        else enqueue(targets)\n",
+    find: "        else enqueue(targets, delivered)\n",
     replace: "",
     killedBy: ofDelivery("the queue")
   },
@@ -229,8 +205,8 @@ export const writing: ReadonlyArray<Mutant> = [
     guard: "a queue that is full stands for everything",
     races: [away],
     file: delivery,
-    find: ": { name: everything, targets: { ...Dependency.allTargets } }\n    unserved",
-    replace: ": { name, targets: { ...targets } }\n    unserved",
+    find: ": { name: everything, targets: { ...Dependency.allTargets }, delivered: new Map() }",
+    replace: ": { name, targets: { ...targets }, delivered }",
     killedBy: ofDelivery("is bounded: too many different things")
   },
   {
@@ -263,8 +239,8 @@ export const writing: ReadonlyArray<Mutant> = [
     guard: "a statement on the pool that outlasts a change of the schema may have written anything",
     races: [waited],
     file: statement,
-    find: ": naming.watched(transactions.write(fiber, base, writingOf(effects, sentBy(self, run))))",
-    replace: ": transactions.write(fiber, base, writingOf(effects, sentBy(self, run)))",
+    find: ": naming.watched(transactions.write(fiber, base, writingOf(effects, sentBy(self, run)), wire))",
+    replace: ": transactions.write(fiber, base, writingOf(effects, sentBy(self, run)), wire)",
     killedBy: ofKnowing("a write that waits")
   },
   {
@@ -279,17 +255,16 @@ export const writing: ReadonlyArray<Mutant> = [
     guard: "so may a statement on a reserved connection",
     races: [waited],
     file: transactions,
-    find: "return (exit) => Effect.andThen(transactions.settle(exit, writing), overtaken)",
-    replace:
-      "return (exit) => Effect.andThen(transactions.settle(exit, writing), overtaken === undefined ? overtaken : Effect.void)",
+    find: "Effect.andThen(transactions.settle(exit, writing, wire, { _tag: \"Statement\" }), overtaken)",
+    replace: "transactions.settle(exit, writing, wire, { _tag: \"Statement\" })",
     killedBy: ofKnowing("a write that waits")
   },
   {
     guard: "so may a transaction that was begun by hand on one",
     races: [waited],
     file: transactions,
-    find: "Effect.andThen(transactions.settle(exit, { targets: touched.take(), atomic: true }), ended)",
-    replace: "transactions.settle(exit, { targets: touched.take(), atomic: true })",
+    find: "wire, { _tag: \"Commit\" }),\n                ended\n",
+    replace: "wire, { _tag: \"Commit\" }),\n                Effect.void\n",
     killedBy: ofKnowing("a write that waits")
   },
   {
