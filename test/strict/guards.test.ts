@@ -248,6 +248,19 @@ const guards: ReadonlyArray<Guard> = [
     })
   },
   {
+    name: "STORE takes no memory where it is short",
+    without: ["ask(\"ZADD\", STAMPS, \"XX\", 0, \"\")", "ask(\"HDEL\", FENCES, \"\")"],
+    scenario: Effect.fnUntraced(function*(on) {
+      yield* filled(on)
+      yield* on.redis.send("CONFIG", "SET", "maxmemory", "1")
+      // What asks for nothing but an answer gets one.
+      const outcome = yield* on.store.lookup(on.key, orders)
+      const stored = yield* Effect.exit(on.store.store(on.key, entryOf("new", orders), outcome.lease))
+      yield* on.redis.send("CONFIG", "SET", "maxmemory", "0")
+      return outcome._tag === "Hit" && stored._tag === "Failure"
+    })
+  },
+  {
     name: "LOOKUP asks for a write",
     without: ["ask(\"HDEL\", FENCES, \"\")", ""],
     scenario: Effect.fnUntraced(function*(on) {

@@ -296,7 +296,7 @@ const storeOf = (mode: Mode) =>
         entry.value
       ])
     ],
-    lua: `${mode.prelude}${mode.newest}${settle}${layout.write}
+    lua: `${mode.storePrelude}${mode.newest}${settle}${layout.write}
 local setCount = whole(ARGV[6], 0)
 local count = (#KEYS - ${mode.metadataKeys}) / ${layout.keysPerEntry}
 if not setCount or #ARGV ~= 6 + setCount + 9 * count then return malformed() end
