@@ -28,6 +28,14 @@ export const reading: ReadonlyArray<Mutant> = [
     killedBy: ofReader("what was invalidated is never served|nothing old")
   },
   {
+    guard: "a value that is on its way to the store is not for those who come",
+    races: ["a value is there, its fill is on its way"],
+    file: reader,
+    find: "        if (running?.exit !== undefined) {\n",
+    replace: "        if (running?.exit === null) {\n",
+    killedBy: ofReader("a value on its way to the store")
+  },
+  {
     guard: "a flight outlives those who leave while others wait",
     races: [leader],
     file: flights,

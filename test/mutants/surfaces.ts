@@ -7,6 +7,9 @@ const statement = "src/internal/statement.ts"
 const scopes = "role, tenant, search_path, settings"
 const mixed = "a batch of a cached resolver mixes"
 const lostMessage = "a message of the backplane is lost, be it the last"
+const audited = "a hit is compared with the database"
+const auditor = "src/CacheAuditor.ts"
+const ofAuditor = (name: string) => by("test/CacheAuditor.test.ts", name)
 const ofReview = (name: string) => by("test/client/review.test.ts", name)
 
 export const surfaces: ReadonlyArray<Mutant> = [
@@ -226,5 +229,61 @@ export const surfaces: ReadonlyArray<Mutant> = [
     find: "if (later.epoch === lease.epoch && later.clock === lease.clock) {",
     replace: "if (later.epoch === lease.epoch) {",
     killedBy: by("test/MaterializedView.test.ts", "a fleet")
+  },
+  {
+    guard: "an audit waits for invalidations that are under way",
+    races: [audited],
+    file: auditor,
+    find: "      if (!(yield* this.pause)) return \"inconclusive\"\n",
+    replace: "",
+    killedBy: ofAuditor("an invalidation that comes late")
+  },
+  {
+    guard: "what has gone by the time is not judged",
+    races: [audited],
+    file: auditor,
+    find: "        if (!(yield* isServedStill)) return \"inconclusive\"\n",
+    replace: "",
+    killedBy: ofAuditor("an answer that has gone")
+  },
+  {
+    guard: "what is stale is served a delay after the database said something else",
+    races: [audited],
+    file: auditor,
+    find: "return (yield* this.pause) && (yield* isServedStill) ? \"stale\" : \"inconclusive\"",
+    replace: "return \"stale\"",
+    killedBy: ofAuditor("an invalidation that comes late|a clock that is set back")
+  },
+  {
+    guard: "it is from before the hit",
+    races: [audited],
+    file: auditor,
+    find: "kept.storedAtMillis <= takenAtMillis &&",
+    replace: "kept.storedAtMillis <= Infinity &&",
+    killedBy: by("test/CacheAuditor.test.ts")
+  },
+  {
+    guard: "what is unserved is not judged",
+    races: [audited],
+    file: auditor,
+    find: " || isUnserved(this.engine, reading.dependencies())",
+    replace: "",
+    killedBy: ofAuditor("an invalidation that is not delivered")
+  },
+  {
+    guard: "what differs each time is not judged",
+    races: [audited],
+    file: auditor,
+    find: "return again !== undefined && isSame(codec, says, again) ? \"other\" : \"inconclusive\"",
+    replace: "return \"other\"",
+    killedBy: ofAuditor("says differently each time")
+  },
+  {
+    guard: "a clock that is set back is no delay",
+    races: [audited],
+    file: auditor,
+    find: "return (yield* Clock.currentTimeMillis) >= begunAtMillis + delayMillis",
+    replace: "return begunAtMillis + delayMillis > 0",
+    killedBy: ofAuditor("a clock that is set back")
   }
 ]

@@ -7,6 +7,8 @@ const naming = "src/internal/naming.ts"
 const statement = "src/internal/statement.ts"
 const ofTransactions = (name: string) => by("test/client/transactions.test.ts", name)
 const ofDelivery = (name: string) => by("test/internal/delivery.test.ts", name)
+const circuit = "src/internal/circuit.ts"
+const ofHealth = (name: string) => by("test/internal/storeHealth.test.ts", name)
 const ofKnowing = (name: string) => by("test/client/knowing.test.ts", name)
 
 const uncommitted = "own uncommitted rows cached"
@@ -53,8 +55,10 @@ export const writing: ReadonlyArray<Mutant> = [
     guard: "until what a transaction by hand has written is delivered, it is under way",
     races: [uncommitted],
     file: transactions,
-    find: "              this.settle(exit, { targets: touched.take(), atomic: false }, wire, { _tag: \"Commit\" }),\n              end\n",
-    replace: "              end,\n              this.settle(exit, { targets: touched.take(), atomic: false }, wire, { _tag: \"Commit\" })\n",
+    find:
+      "              this.settle(exit, { targets: touched.take(), atomic: false }, wire, { _tag: \"Commit\" }),\n              end\n",
+    replace:
+      "              end,\n              this.settle(exit, { targets: touched.take(), atomic: false }, wire, { _tag: \"Commit\" })\n",
     killedBy: ofTransactions("on the pool: a read that was under way")
   },
   {
@@ -176,6 +180,54 @@ export const writing: ReadonlyArray<Mutant> = [
     find: "      Effect.catchCause((cause) => Effect.fail(errorOf(operation, cause))),\n",
     replace: "",
     killedBy: by("test/client/faults.test.ts", "at lookup|at store|at invalidate")
+  },
+  {
+    guard: "a store that goes on failing is spared",
+    races: [away],
+    file: circuit,
+    find: "      if (nowMillis < this.untilMillis) return undefined\n",
+    replace: "",
+    killedBy: ofHealth("costs five time-outs")
+  },
+  {
+    guard: "one call at a time sees whether it is back",
+    races: [away],
+    file: circuit,
+    find: "      this.untilMillis = nowMillis + openMillis\n    }\n    return",
+    replace: "    }\n    return",
+    killedBy: ofHealth("costs five time-outs|is found again by one call")
+  },
+  {
+    guard: "a store that stumbles once is not spared",
+    races: [away],
+    file: circuit,
+    find: "    if (admitted !== this.failures) return\n",
+    replace: "",
+    killedBy: ofHealth("stumbles once")
+  },
+  {
+    guard: "a call that succeeds begins the count anew",
+    races: [away],
+    file: circuit,
+    find: "    this.failures = 0\n",
+    replace: "    if (this.isOpen) this.failures = 0\n",
+    killedBy: ofHealth("one call in between")
+  },
+  {
+    guard: "what must be sent is sent, whoever else is spared",
+    races: [away],
+    file: "src/internal/storeHealth.ts",
+    find: "must ? circuit.force() : circuit.admit(clock.currentTimeMillisUnsafe())",
+    replace: "circuit.admit(clock.currentTimeMillisUnsafe())",
+    killedBy: ofHealth("what must be sent is")
+  },
+  {
+    guard: "no write waits for a store that is known to be away",
+    races: [away],
+    file: delivery,
+    find: "health.isOpen(\"invalidate\") ? Effect.succeed(undefined) : ",
+    replace: "health === undefined ? Effect.succeed(undefined) : ",
+    killedBy: by("test/client/faults.test.ts", "one that is away for long")
   },
   {
     guard: "what could not be delivered is queued",
