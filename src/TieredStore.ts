@@ -49,7 +49,8 @@ export interface TieredStoreOptions extends RedisStoreOptions {
    * of it was acknowledged. Defaults to 3 seconds.
    *
    * With `"backplane"` that is so only while the subscription fails, else it is the time
-   * that a message takes. Three beats are sent to Redis in that time, for each namespace.
+   * that a message takes. Three beats are sent to Redis in that time, for each shard of each
+   * namespace.
    * With `"ttl"` it is so always. At least 100 milliseconds; not to be given with
    * `"revalidate"`, where it is nothing.
    */
@@ -72,6 +73,9 @@ export interface TieredStoreOptions extends RedisStoreOptions {
  * of age are Redis' matter: the process serves a stale one only by `peek`, and only if it
  * has filled it itself.
  *
+ * With `shards` the process serves what lies in a shard while the beats of that shard return:
+ * a node of a cluster that is down stops its own shards.
+ *
  * What the process writes it does not serve any more from before the write returns on. What
  * others have written it does not serve any more `maxStaleness` after their write has
  * returned, whatever fails: messages that are lost, a connection that is half open, a machine
@@ -85,8 +89,9 @@ export interface TieredStoreOptions extends RedisStoreOptions {
  *
  * **Gotchas**
  *
- * Each namespace that is in use costs three commands per `maxStaleness`, and every process
- * is told of every beat of every other one.
+ * Each shard of a namespace that is in use costs three commands per `maxStaleness`, and every
+ * process is told of every beat of every other one. What one shard's messages drop is dropped of
+ * the whole namespace.
  *
  * With `"ttl"` answers that others have changed are served for up to `maxStaleness`, and as
  * long again as the replicas of an eventually consistent Redis need.

@@ -1317,6 +1317,8 @@ describe("RedisStore", () => {
       ["LOADING Redis is loading the dataset in memory", "StoreUnavailable"],
       ["BUSY Redis is busy running a script.", "StoreUnavailable"],
       ["CLUSTERDOWN The cluster is down", "StoreUnavailable"],
+      ["TRYAGAIN Multiple keys request during rehashing of slot", "StoreUnavailable"],
+      ["MOVED 3999 127.0.0.1:6381", "InvalidReply"],
       ["connect ECONNREFUSED 127.0.0.1:6379", "StoreUnavailable"],
       ["Socket closed unexpectedly", "StoreUnavailable"],
       ["The client is closed", "StoreUnavailable"]
@@ -1334,7 +1336,16 @@ describe("RedisStore", () => {
   it.live("a message that cannot be read ends the stream of changes", () =>
     Effect.gen(function*() {
       const { redis, store } = yield* setUp()
-      for (const message of ["", "2\tn\t7-a\t1\t\t", "1\tn\t7-a\tx\t\t", "1\tn\t7-a\t1\t?\t", "1\tn\t7-a\t1\t\t~x"]) {
+      for (
+        const message of [
+          "",
+          "2\tn\t7-a@0\t1\t\t",
+          "1\tn\t7-a@0\tx\t\t",
+          "1\tn\t7-a\t1\t\t",
+          "1\tn\t7-a@0\t1\t?\t",
+          "1\tn\t7-a@0\t1\t\t~x"
+        ]
+      ) {
         const changes = yield* Effect.forkScoped(reasonOf(Stream.runDrain(store.changes)))
         yield* Effect.repeat(redis.send<number>("PUBLISH", "eqc:changes", message), {
           until: (receivers) => receivers > 0,

@@ -226,7 +226,7 @@ describe("TieredStore", () => {
   it.live("a message that cannot be read drops everything", () =>
     Effect.gen(function*() {
       const { here, key, redis } = yield* setUp(calm)
-      for (const text of ["", "2\tn\t7-a\t1\t\t", "1\tn\t7-a\t1\t\t~x"]) {
+      for (const text of ["", "2\tn\t7-a@0\t1\t\t", "1\tn\t7-a@0\t1\t\t~x"]) {
         yield* held(here, key, orders)
         yield* redis.send("PUBLISH", "eqc:changes", text)
         yield* isGone(here, key)

@@ -34,8 +34,8 @@ const { invalidate, redis: client, sql } = await runtime.runPromise(
     invalidate: Effect.map(Invalidator.Invalidator, ({ invalidate }) => invalidate)
   })
 )
-const read = (i: number) =>
-  QueryCache.cached(sql`SELECT * FROM popular WHERE id = ${i % keys}`, { timeToLive: "1 hour" })
+const cached = QueryCache.cached({ timeToLive: "1 hour" })
+const read = (i: number) => cached(sql`SELECT * FROM popular WHERE id = ${i % keys}`)
 
 const works: { readonly [K in Work]: (i: number) => Effect.Effect<unknown, unknown> } = {
   ping: () => client.send("PING"),

@@ -73,12 +73,12 @@ export const ofDatabase = (
     run: (random) =>
       Effect.gen(function*() {
         yield* proxy.arm(trigger, fault)
+        // Whoever the message was for may be gone by now, and never answer.
         const happened = yield* Effect.timeoutOption(proxy.happened, patienceMillis)
         if (Option.isNone(happened) && (yield* proxy.disarm)) return false
-        yield* proxy.happened
-        if (fault !== "hold" && fault !== "stall") return true
+        if (fault !== "hold" && fault !== "stall") return Option.isSome(happened)
         yield* Effect.sleep(100 + random.below(1_500))
-        yield* proxy.release
+        yield* Effect.timeoutOption(proxy.release, patienceMillis)
         return true
       })
   })
@@ -118,10 +118,13 @@ export const ofDatabase = (
       name: "queries wait",
       weight: 4,
       run: (random) =>
-        sql.withTransaction(Effect.andThen(
-          sql.unsafe(`LOCK TABLE ${random.pick(["items", "notes", "docs", "events"])} IN ACCESS EXCLUSIVE MODE`),
-          Effect.sleep(50 + random.below(500))
-        ))
+        sql.withTransaction(Effect.gen(function*() {
+          const table = random.pick(["items", "notes", "docs", "events"])
+          // Whoever does not get it keeps all others waiting behind him.
+          yield* sql`SET LOCAL lock_timeout = '2s'`
+          yield* sql.unsafe(`LOCK TABLE ${table} IN ACCESS EXCLUSIVE MODE`)
+          yield* Effect.sleep(50 + random.below(500))
+        }))
     },
     {
       name: "the database crashes",

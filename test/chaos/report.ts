@@ -2,7 +2,7 @@
 import type { Report } from "./checker.ts"
 
 /** Above this share nothing wrong happens, as far as so many right answers say at 95 %. */
-export const boundOf = (served: number): number => 3 / served
+const boundOf = (served: number): number => 3 / served
 
 const counts = (of: { readonly [name: string]: number }): string =>
   Object.entries(of).sort(([a], [b]) => a < b ? -1 : 1).map(([name, count]) => `${name} ${count}`).join(", ")

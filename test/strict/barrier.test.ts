@@ -39,7 +39,7 @@ import {
 const unfenced = Effect.fnUntraced(function*({ base }: Process, name: string) {
   const written = yield* Deferred.make<void>()
   const commit = yield* Deferred.make<void>()
-  const fiber = yield* Effect.forkChild(base.withTransaction(
+  const fiber = yield* Effect.forkScoped(base.withTransaction(
     base`UPDATE users SET name = ${name} WHERE id = 1`.pipe(
       Effect.andThen(Deferred.succeed(written, undefined)),
       Effect.andThen(Deferred.await(commit))

@@ -123,6 +123,8 @@ export const layerWith = (options: ProxyOptions): Layer.Layer<Proxy, never, Post
                 release: async () => {
                   upstream.removeAllListeners("data").on("data", forward)
                   answers.forEach(forward)
+                  // Nobody waits any more, and a transaction that is open there would keep its locks.
+                  if (client.destroyed) upstream.end()
                 }
               }
               return void upstream.write(chunk)

@@ -43,14 +43,19 @@ const maxDeadlineMillis = 60_000
 
 const refusal = (text: string): string => `return redis.error_reply("CONSISTENCY effect-query-cache: ${text}")`
 
-/** `barrier` and `fenceCount` are known with the metadata. */
-export const additions: Additions = {
+/** Asks for a write that changes nothing. What follows it is let pass, be memory short. */
+const probe = `ask("HDEL", FENCES, "")`
+
+/** As `probe`, for what is not to pass where memory is short: no stamp is empty. */
+const roomyProbe = `ask("ZADD", STAMPS, "XX", 0, "")`
+
+const additionsOf = (probe: string): Additions => ({
   first: `
 if not replid then
   ${refusal("strict is refused, since this Redis does not tell its replication id (INFO replication)")}
 end
 local FENCES = KEYS[3]
-ask("HDEL", FENCES, "")
+${probe}
 local barrier, fenceCount
 
 local function hasFences()
@@ -67,7 +72,13 @@ end
     barrier, fenceCount = "", 0
   end
   write("HSET", FENCES, "epoch", epoch)`
-}
+})
+
+/** `barrier` and `fenceCount` are known with the metadata. */
+export const additions = additionsOf(probe)
+
+/** The same for STORE, which else would fill a Redis beyond its `maxmemory`. */
+export const roomyAdditions = additionsOf(roomyProbe)
 
 /** Opens the metadata, of a namespace that is not kept otherwise. */
 export const open = `

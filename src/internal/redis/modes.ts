@@ -7,6 +7,8 @@ import { newest, prelude, preludeOf } from "./prelude.ts"
 
 export interface Mode {
   readonly prelude: string
+  /** Of what stores values. */
+  readonly storePrelude: string
   readonly newest: string
   /** How many keys LOOKUP and STORE have before those of entries. */
   readonly metadataKeys: 2 | 3
@@ -28,6 +30,7 @@ export interface Mode {
 /** `KEYS[3]` of what asks for a write is one that nobody uses. */
 export const bounded: Mode = {
   prelude,
+  storePrelude: prelude,
   newest,
   metadataKeys: 2,
   probe: `redis.call("DEL", KEYS[3])`,
@@ -42,6 +45,7 @@ export const bounded: Mode = {
 /** `KEYS[3]` are the fences. */
 export const strict: Mode = {
   prelude: preludeOf(Fences.additions),
+  storePrelude: preludeOf(Fences.roomyAdditions),
   newest: newest + Fences.judge,
   metadataKeys: 3,
   // The prelude does so.

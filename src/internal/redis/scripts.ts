@@ -296,7 +296,7 @@ const storeOf = (mode: Mode) =>
         entry.value
       ])
     ],
-    lua: `${mode.prelude}${mode.newest}${settle}${layout.write}
+    lua: `${mode.storePrelude}${mode.newest}${settle}${layout.write}
 local setCount = whole(ARGV[6], 0)
 local count = (#KEYS - ${mode.metadataKeys}) / ${layout.keysPerEntry}
 if not setCount or #ARGV ~= 6 + setCount + 9 * count then return malformed() end
@@ -362,6 +362,8 @@ export interface InvalidateArguments {
   readonly head: Head
   readonly keys: ReadonlyArray<string>
   readonly all: boolean
+  /** Whether, with all, what the shard knew counts as lost, fences too. */
+  readonly lost: boolean
   readonly stamps: string
   readonly images: string
   readonly wholes: string
@@ -388,7 +390,7 @@ const invalidateOf = (mode: Mode): Script<InvalidateArguments> => ({
   keys: (args) => [...args.keys, ...args.groups],
   argv: (args) => [
     ...headOf(args.head),
-    args.all ? 1 : 0,
+    args.lost ? "lost" : args.all ? 1 : 0,
     args.stamps,
     args.images,
     args.wholes,
@@ -400,7 +402,7 @@ ${marks({ stamps: 7, images: 8, wholes: 9, maxMarks: 10_000 })}
 ${mode.probe}
 local shards = ask("HGET", META, "shards")
 -- \`open\` comes first: it tells the order that a new epoch must be above.
-${mode.open}if not isGood or ARGV[6] == "1" then rotate(redis.pcall, isGood)
+${mode.open}if not isGood or ARGV[6] ~= "0" then rotate(redis.pcall, isGood and ARGV[6] ~= "lost")
 else
   markAll()
   ${advance}

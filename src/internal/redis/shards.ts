@@ -32,6 +32,10 @@
  * the first shard cannot be reached no invalidation is acknowledged by anybody, so what
  * the others hold is served as before.
  *
+ * Where a namespace is kept strict, a process that uses fewer may have put up a fence in the first shard alone before the
+ * number was recorded. So the shards that are not ready are cleared as if they had lost everything, and what is not known
+ * there is waited for at their barriers (fences.ts).
+ *
  * `shards` never gets smaller: those who use fewer go on writing to all, until the
  * metadata are lost.
  */
@@ -134,7 +138,7 @@ const confirmMillis = 1_000
 /** Keeps what is asked of a shard from counting before the shard may be used. */
 export const makeGuard = (options: {
   readonly open: (first: Shard, shards: number, cleared: string) => Effect.Effect<Opened, CacheError>
-  /** Invalidates everything in a shard. */
+  /** Invalidates everything in a shard, as if it had lost what it knew: kept strict, it is behind its barrier. */
   readonly clear: (shard: Shard) => Effect.Effect<unknown, CacheError>
 }) => {
   const opening = new Map<Namespace, Fiber.Fiber<void, CacheError>>()

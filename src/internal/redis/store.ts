@@ -136,7 +136,8 @@ export const make = (
         (reply) => Replies.opened(reply, head.nonce)
       ).pipe(Effect.tap(({ at }) => replied(first, at)))
     },
-    clear: (shard) => invalidate(shard, { namespace: shard.namespace.name, ...Dependency.allTargets })
+    // Of a write that has a fence in the first shard, this one may not have been told.
+    clear: (shard) => invalidate(shard, { namespace: shard.namespace.name, ...Dependency.allTargets }, true)
   })
 
   const shardOf = (key: CacheKey): Shard => namespaceOf(key.namespace).shardOf(key)
@@ -314,8 +315,8 @@ export const make = (
     }
   })
 
-  /** Invalidates in one shard. */
-  const invalidate = (shard: Shard, request: InvalidateRequest) =>
+  /** Invalidates in one shard; `lost`: which is to know nothing any more. */
+  const invalidate = (shard: Shard, request: InvalidateRequest, lost = false) =>
     Effect.suspend(() => {
       const head = headOf(shard)
       return run(
@@ -324,6 +325,7 @@ export const make = (
           head,
           keys: writableOf(shard),
           ...Wire.targets(request),
+          lost,
           fences: request.fences ?? [],
           groups: layout === "flat"
             ? []

@@ -77,9 +77,11 @@ export const backplane = (
       serves: (key, nowMillis) => {
         const planes = find(key.namespace)
         if (planes === undefined) return false
-        // The shard of a key is only found out where it makes a difference: that takes its fingerprint.
-        return planes.every((plane) => plane.isFresh(nowMillis)) ||
-          (planes.length > 1 && planeOf(key)!.isFresh(nowMillis))
+        for (let shard = 0; shard < planes.length; shard++) {
+          // The shard of a key is only found out where it makes a difference: that takes its fingerprint.
+          if (!planes[shard].isFresh(nowMillis)) return planes.length > 1 && planeOf(key)!.isFresh(nowMillis)
+        }
+        return true
       },
       proof: (requests, nowMillis) => {
         const planes = last = backplane.planesOf(requests[0].key.namespace)
