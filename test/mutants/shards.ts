@@ -91,8 +91,8 @@ export const shards: ReadonlyArray<Mutant> = [
     guard: "shards: each is served by its own beats",
     races: [node],
     file: coherence,
-    find: "return planes.every((plane) => plane.isFresh(nowMillis)) ||",
-    replace: "return planes.some((plane) => plane.isFresh(nowMillis)) ||",
+    find: "return planes.length > 1 && planeOf(key)!.isFresh(nowMillis)",
+    replace: "return planes.length > 1 && planes[0].isFresh(nowMillis)",
     killedBy: ofShards("a shard whose beats stay away")
   },
   {
