@@ -52,9 +52,10 @@ export const make = (
     if (circuit === undefined) circuits.set(operation, circuit = new Circuit())
     return circuit
   }
-  // Where one shard of several fails, what the others answer says nothing. An invalidation asks them all.
+  // Where one shard of several fails, what the others answer says nothing. Invalidations and fences ask them all.
   const { shards = 1 } = options
-  const patienceOf = (operation: Operation): number => shards === 1 || operation === "invalidate" ? 1 : shards * 32
+  const patienceOf = (operation: Operation): number =>
+    shards === 1 || operation === "invalidate" || operation === "fence" ? 1 : shards * 32
 
   const succeeded = (operation: Operation): Effect.Effect<void> => {
     const failure = failing.get(operation)
