@@ -16,9 +16,11 @@ const orders = setOf(table("orders"))
 
 const storeOn = (redis: Redis.Redis["Service"], shards = 3) =>
   Effect.map(
-    Layer.build(Layer.fresh(RedisStore.layer({ shards, consistency: "strict" })).pipe(
-      Layer.provide(Layer.succeed(Redis.Redis, redis))
-    )),
+    Layer.build(
+      Layer.fresh(RedisStore.layer({ shards, consistency: "strict" })).pipe(
+        Layer.provide(Layer.succeed(Redis.Redis, redis))
+      )
+    ),
     Context.get(CacheStore.CacheStore)
   )
 

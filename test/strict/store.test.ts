@@ -18,8 +18,11 @@ const opening = (store: Service): Service => {
     Effect.flatMap(store.lookupMany(requests), (outcomes) => {
       const closed = outcomes.filter((outcome) => outcome._tag === "Bypass" && outcome.reason === "barrier")
       if (closed.length === 0) return Effect.succeed(outcomes)
-      const pass = Effect.forEach(closed, ({ epoch, transaction = "7" }) =>
-        store.strict!.barrier(requests[0].key.namespace, { epoch, transaction, isPassed: true }))
+      const pass = Effect.forEach(
+        closed,
+        ({ epoch, transaction = "7" }) =>
+          store.strict!.barrier(requests[0].key.namespace, { epoch, transaction, isPassed: true })
+      )
       // Those that were given flights find their own again.
       return Effect.andThen(pass, lookupMany(requests))
     })
