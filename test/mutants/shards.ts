@@ -42,8 +42,8 @@ export const shards: ReadonlyArray<Mutant> = [
     guard: "shards: who uses few writes to all that others use",
     races: [numbers],
     file: shardsFile,
-    find: "Array.from({ length: shards - own }, (_, i) => namespace.shardAt(own + i)),\n            invalidate,",
-    replace: "Array.from({ length: 0 * shards * own }, (_, i) => namespace.shardAt(own + i)),\n            invalidate,",
+    find: "Array.from({ length: shards - own }, (_, i) => namespace.shardAt(own + i)),\n            (other)",
+    replace: "Array.from({ length: 0 * shards * own }, (_, i) => namespace.shardAt(own + i)),\n            (other)",
     killedBy: ofShards("who uses few writes to all")
   },
   {
@@ -99,8 +99,8 @@ export const shards: ReadonlyArray<Mutant> = [
     guard: "shards: each is served by its own beats",
     races: [node],
     file: coherence,
-    find: "return planes.every((plane) => plane.isFresh(nowMillis)) ||",
-    replace: "return planes.some((plane) => plane.isFresh(nowMillis)) ||",
+    find: "if (!planes[shard].isFresh(nowMillis)) return planes.length > 1 && planeOf(key)!.isFresh(nowMillis)",
+    replace: "if (!planes[shard].isFresh(nowMillis)) return planes.some((plane) => plane.isFresh(nowMillis))",
     killedBy: ofShards("a shard whose beats stay away")
   },
   {
