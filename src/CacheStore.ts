@@ -143,7 +143,8 @@ export interface LogicalClock {
 }
 
 /**
- * The clocks of all shards of a store, by shard. Most stores have one.
+ * The clocks of all shards of a store, by shard, and behind them of those that other processes use besides. Most stores
+ * have one.
  *
  * @category models
  * @since 0.1.0

@@ -33,7 +33,8 @@ import { CurrentSession, Session as Running } from "./internal/session.ts"
  *
  * It holds, for each database that was written to, the clocks of its shared cache after
  * the last write: no data, no names, nothing of who wrote. About 40 bytes of text for
- * each database and shard.
+ * each database and shard; of more than 8 databases, or 64 shards altogether, it says
+ * only that the cache is not to be asked for a while.
  *
  * **Gotchas**
  *

@@ -14,6 +14,7 @@ import { createHash } from "node:crypto"
 import { CacheError } from "../src/CacheError.ts"
 import * as CacheStore from "../src/CacheStore.ts"
 import * as Dependency from "../src/Dependency.ts"
+import * as Places from "../src/internal/places.ts"
 import * as Coherence from "../src/internal/redis/coherence.ts"
 import { shardOf } from "../src/internal/redis/namespace.ts"
 import * as Scripts from "../src/internal/redis/scripts.ts"
@@ -343,6 +344,20 @@ layerTests(TestRedis.layer(), { excludeTestServices: true })("a namespace in thr
         yield* Effect.sleep(1_000)
       }
       assert.deepStrictEqual(yield* inner.send("HMGET", `eqc:{${namespace}:0}:meta`, "shards", "ready"), ["5", "5"])
+    }))
+
+  it.effect("a session that has written where fewer are used takes along the clocks of all", () =>
+    Effect.gen(function*() {
+      const { inner, keys, namespace, store } = yield* setUp
+      const few = yield* storeOn(inner, 1)
+      yield* Effect.forEach(keys, (key) => fill(store, key, orders))
+      const before = store.seen(namespace)
+      const clocks = yield* few.invalidate(write(namespace, table("orders")))
+      for (const told of [clocks, few.seen(namespace)]) {
+        const marks = Places.marksOf(told.filter((at) => at !== undefined))
+        assert.deepStrictEqual(before.map((at) => Places.reflects(marks, at!)), [false, false, false])
+        assert.deepStrictEqual(clocks.map((at) => Places.reflects(marks, at)), [true, true, true])
+      }
     }))
 
   it.effect("a first shard that cannot be reached keeps nobody from the others", () =>

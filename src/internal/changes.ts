@@ -148,7 +148,8 @@ export class Changes {
   announce(targets: Dependency.Targets, clocks: Clocks | undefined): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.expected.delete(targets)
-      return clocks?.map((clock) => this.isTold(clock)).every(Boolean) === true ? Effect.void : this.tell(targets)
+      const own = clocks?.slice(0, this.options.store.shards)
+      return own?.map((clock) => this.isTold(clock)).every(Boolean) === true ? Effect.void : this.tell(targets)
     })
   }
 

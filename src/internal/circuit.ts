@@ -10,11 +10,17 @@
  * were under way together one failure counts, and the next that counts is of a call that began after it.
  */
 export class Circuit {
+  private readonly maxFailures: number
   private failures = 0
   private untilMillis = 0
 
+  /** After how many failures in a row it opens. */
+  constructor(maxFailures: number) {
+    this.maxFailures = maxFailures
+  }
+
   get isOpen(): boolean {
-    return this.failures >= maxFailures
+    return this.failures >= this.maxFailures
   }
 
   /** What is to be told of the call when it has ended, or that it must not be made. */
@@ -38,9 +44,8 @@ export class Circuit {
 
   failed(admitted: number, nowMillis: number): void {
     if (admitted !== this.failures) return
-    if (++this.failures === maxFailures) this.untilMillis = nowMillis + openMillis
+    if (++this.failures === this.maxFailures) this.untilMillis = nowMillis + openMillis
   }
 }
 
-const maxFailures = 5
 const openMillis = 1000

@@ -4,7 +4,8 @@
  *
  * A store that goes on failing is spared (`circuit.ts`), by operation: lookups, fills and releases are not sent for a
  * second, then one is sent to see. An invalidation that is not sent is queued, and its redelivery is what sees: no write
- * waits for a store that is known to be away.
+ * waits for a store that is known to be away. Of a store in shards one may be away, and the others go on: it takes more to
+ * spare it, and what is invalidated is told to all at once whatever they say.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -49,12 +50,15 @@ export const make = (
   const circuits = new Map<Operation, Circuit>()
   const circuitOf = (operation: Operation): Circuit => {
     let circuit = circuits.get(operation)
-    if (circuit === undefined) circuits.set(operation, circuit = new Circuit())
+    if (circuit === undefined) {
+      circuits.set(operation, circuit = new Circuit(asksAll(operation) ? maxFailures : maxFailuresOfSome))
+    }
     return circuit
   }
-  // Where one shard of several fails, what the others answer says nothing. An invalidation asks them all.
+  // Where one shard of several fails, what the others answer says nothing. Invalidations and fences ask them all.
   const { shards = 1 } = options
-  const patienceOf = (operation: Operation): number => shards === 1 || operation === "invalidate" ? 1 : shards * 32
+  const asksAll = (operation: Operation): boolean => shards === 1 || operation === "invalidate" || operation === "fence"
+  const patienceOf = (operation: Operation): number => asksAll(operation) ? 1 : shards * 32
 
   const succeeded = (operation: Operation): Effect.Effect<void> => {
     const failure = failing.get(operation)
@@ -127,6 +131,11 @@ export const make = (
       })
   }
 }
+
+const maxFailures = 5
+
+// Of a store in shards: not by chance where most calls go to one that is away, and the others serve.
+const maxFailuresOfSome = 40
 
 const sparedFor = (operation: Operation): Effect.Effect<never, CacheError> =>
   Effect.fail(

@@ -110,6 +110,8 @@ export class ViewSource<A, E> {
   private readonly scope: CacheScope.Resolved | undefined
   private noted: Consulted | undefined
   private registeredLast: Dependency.DependencySet
+  /** Whether the last lookup met a fence, or the barrier, of a store that is kept strict. */
+  private isBypassed = false
   private ids = 0
   private readonly id = crypto.randomUUID()
 
@@ -231,20 +233,19 @@ export class ViewSource<A, E> {
         yield* this.release(lease, heirsOf(first.cause))
         return yield* Effect.failCause(first.cause)
       }
-      if (lease === undefined) return first.value.value
+      if (lease === undefined && !this.isBypassed) return first.value.value
       const dependencies = this.registered()
       if (dependencies.stamps.every((stamp) => before.stamps.includes(stamp))) {
         yield* this.fill(first.value, dependencies, lease)
         return first.value.value
       }
       const later = (yield* this.lookup(0))?.lease
-      if (later === undefined) {
-        yield* this.release(lease)
-        return first.value.value
-      }
-      const own = { ...later, flight: later.flight ?? lease.flight }
+      if (later === undefined) yield* this.release(lease)
+      // What is bypassed is registered all the same, and what came up may have been invalidated before.
+      if (later === undefined && !this.isBypassed) return first.value.value
+      const own = later && { ...later, flight: later.flight ?? lease?.flight }
       // Nothing at all was invalidated between the two, so neither was what has come up.
-      if (later.epoch === lease.epoch && later.clock === lease.clock) {
+      if (later !== undefined && later.epoch === lease?.epoch && later.clock === lease.clock) {
         yield* this.fill(first.value, dependencies, own)
         return first.value.value
       }
@@ -283,10 +284,11 @@ export class ViewSource<A, E> {
   private fill(
     { costMillis, ...snapshot }: Read<A>,
     dependencies: Dependency.DependencySet,
-    lease: CacheStore.Lease
+    lease: CacheStore.Lease | undefined
   ): Effect.Effect<void> {
     const { engine: { health, store, tally }, maxEntryBytes, timeToLiveMillis } = this.options
     return Effect.suspend(() => {
+      if (lease === undefined) return Effect.void
       const bytes = sizeOf(snapshot.value)
       if (bytes > maxEntryBytes) {
         tally.filled("too-large", bytes)
@@ -341,12 +343,14 @@ export class ViewSource<A, E> {
   ): Effect.Effect<Exclude<CacheStore.Outcome, CacheStore.Bypass> | undefined> {
     const { health, store, strict } = this.options.engine
     const registered = this.registeredLast = this.registered()
+    this.isBypassed = false
     return Effect.matchEager(
       health.guard("lookup", () => store.lookup(this.key, registered, maxAgeMillis), storeTimeoutMillis),
       {
         onSuccess: (outcome) => {
           if (outcome._tag !== "Bypass") return outcome
           strict?.met(outcome)
+          this.isBypassed = true
           return undefined
         },
         onFailure: () => undefined

@@ -23,10 +23,10 @@ const babbles: Call = Effect.fail(
 const hangs: Call = Effect.never
 const works: Call = Effect.succeed("ok")
 
-const open = (timed = true) =>
+const open = (timed = true, shards?: number) =>
   Effect.map(Effect.context<never>(), (context) => {
     const tally = new Tally(context)
-    const health = StoreHealth.make(tally, { timed })
+    const health = StoreHealth.make(tally, { timed, shards })
     let answer = works
     let sent = 0
     const call = (operation: Operation = "lookup", must?: boolean) =>
@@ -121,6 +121,25 @@ describe("a store that goes on failing", () => {
         yield* calls(1)
       }
       assert.strictEqual(sent(), 50)
+    }))
+
+  it.effect("one shard that is away is no reason to spare the others", () =>
+    Effect.gen(function*() {
+      const { calls, sent, set } = yield* open(true, 3)
+      // By chance one comes up more often than not.
+      for (let i = 0; i < 100; i++) {
+        set(fails)
+        yield* calls(i % 20)
+        set(works)
+        yield* calls(1)
+      }
+      assert.strictEqual(sent(), 5 * 190 + 100)
+      set(fails)
+      yield* calls(1000)
+      assert.strictEqual(sent(), 40)
+      // Which asks all of them.
+      yield* calls(1000, "fence")
+      assert.strictEqual(sent(), 5)
     }))
 
   it.effect("a store that stumbles once is asked again, however many calls that was", () =>

@@ -42,8 +42,8 @@ export const shards: ReadonlyArray<Mutant> = [
     guard: "shards: who uses few writes to all that others use",
     races: [numbers],
     file: shardsFile,
-    find: "Array.from({ length: shards - own }, (_, i) => namespace.shardAt(own + i)),\n            invalidate,",
-    replace: "Array.from({ length: 0 * shards * own }, (_, i) => namespace.shardAt(own + i)),\n            invalidate,",
+    find: "Array.from({ length: shards - own }, (_, i) => namespace.shardAt(own + i)),\n            (other)",
+    replace: "Array.from({ length: 0 * shards * own }, (_, i) => namespace.shardAt(own + i)),\n            (other)",
     killedBy: ofShards("who uses few writes to all")
   },
   {

@@ -226,8 +226,8 @@ export const surfaces: ReadonlyArray<Mutant> = [
     guard: "a view reads again where anything was invalidated meanwhile",
     races: ["a view stores what a write has overtaken"],
     file: "src/internal/viewSource.ts",
-    find: "if (later.epoch === lease.epoch && later.clock === lease.clock) {",
-    replace: "if (later.epoch === lease.epoch) {",
+    find: "if (later !== undefined && later.epoch === lease?.epoch && later.clock === lease.clock) {",
+    replace: "if (later !== undefined && later.epoch === lease?.epoch) {",
     killedBy: by("test/MaterializedView.test.ts", "a fleet")
   },
   {

@@ -102,6 +102,15 @@ const guards: ReadonlyArray<Guard> = [
     })
   },
   {
+    name: "what is read before the barrier is open is registered",
+    without: ["if outcome[1] ~= \"hit\" then", "if outcome[1] == \"miss\" then"],
+    scenario: Effect.fnUntraced(function*(on) {
+      yield* outcomeOf(on, setOf(row("orders", { id: 1 })))
+      // By it a write tells of the row.
+      return (yield* command(on, "HGET", "meta", "s:orders")) === "id"
+    })
+  },
+  {
     name: "LOOKUP judges the barrier",
     without: ["if barrier ~= \"open\" then return { \"closed\", barrier } end", ""],
     scenario: Effect.fnUntraced(function*(on) {

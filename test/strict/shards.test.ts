@@ -2,6 +2,7 @@
 import { assert, layer } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
 import * as CacheStore from "../../src/CacheStore.ts"
@@ -106,6 +107,18 @@ layer(TestRedis.layer(), { excludeTestServices: true })("strict, in shards", (it
       away.delete(1)
       yield* store.strict!.resolve(namespace, "t", "aborted")
       assert.deepStrictEqual(yield* outcomes(store, keys), all("Hit"))
+    }))
+
+  it.effect("where one of them is away, what has ended is told to the others all the same", () =>
+    Effect.gen(function*() {
+      const { away, fence, keys, namespace, store } = yield* setUp
+      yield* fence()
+      away.add(0)
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(store.strict!.resolve(namespace, "t", "committed"))))
+      away.delete(0)
+      assert.deepStrictEqual(yield* outcomes(store, keys), ["fenced", "Miss", "Miss"])
+      yield* store.strict!.resolve(namespace, "t", "committed")
+      assert.deepStrictEqual(yield* outcomes(store, keys), ["Miss", "Wait", "Wait"])
     }))
 
   it.effect("what has committed is invalidated in all of them, by whoever meets its fence in one", () =>

@@ -10,16 +10,20 @@ import * as TieredStore from "../../src/TieredStore.ts"
 import { type Service, suite } from "../CacheStoreTest.ts"
 import * as TestRedis from "../support/redis.ts"
 
-/** Over a database in which nothing is under way: whoever meets the barrier opens it. */
+/** Over a database in which nothing is under way: whoever meets a barrier opens it, be it of one shard of several. */
 const opening = (store: Service): Service => {
   const lookupMany = (
     requests: ReadonlyArray<CacheStore.LookupRequest>
   ): Effect.Effect<ReadonlyArray<CacheStore.Outcome>, CacheError> =>
     Effect.flatMap(store.lookupMany(requests), (outcomes) => {
-      const [first] = outcomes
-      if (first?._tag !== "Bypass" || first.reason !== "barrier") return Effect.succeed(outcomes)
-      const transaction = first.transaction ?? "7"
-      const pass = store.strict!.barrier(requests[0].key.namespace, { epoch: first.epoch, transaction, isPassed: true })
+      const closed = outcomes.filter((outcome) => outcome._tag === "Bypass" && outcome.reason === "barrier")
+      if (closed.length === 0) return Effect.succeed(outcomes)
+      const pass = Effect.forEach(
+        closed,
+        ({ epoch, transaction = "7" }) =>
+          store.strict!.barrier(requests[0].key.namespace, { epoch, transaction, isPassed: true })
+      )
+      // Those that were given flights find their own again.
       return Effect.andThen(pass, lookupMany(requests))
     })
   return {
@@ -36,13 +40,16 @@ const opened = <E, R>(layer: Layer.Layer<CacheStore.CacheStore, E, R>) =>
 const command = (...args: ReadonlyArray<string>) =>
   Effect.flatMap(TestRedis.RedisServer, (server) => server.command(...args))
 
-const lost = (...args: ReadonlyArray<string>) => (namespace: string) =>
-  command(args[0], `eqc:{${namespace}:0}:${args[1]}`, ...args.slice(2))
+const lostOf = (shard: number) => (...args: ReadonlyArray<string>) => (namespace: string) =>
+  command(args[0], `eqc:{${namespace}:${shard}}:${args[1]}`, ...args.slice(2))
+const lost = lostOf(0)
 
 const kinds = {
   "RedisStore, strict, flat": RedisStore.layer({ consistency: "strict" }),
   "RedisStore, strict, grouped": RedisStore.layer({ consistency: "strict", layout: "grouped" }),
-  "TieredStore, strict": TieredStore.layer({ consistency: "strict", coherence: "revalidate" })
+  "TieredStore, strict": TieredStore.layer({ consistency: "strict", coherence: "revalidate" }),
+  "RedisStore, strict, three shards": RedisStore.layer({ consistency: "strict", shards: 3 }),
+  "TieredStore, strict, three shards": TieredStore.layer({ consistency: "strict", coherence: "revalidate", shards: 3 })
 }
 
 for (const [name, kind] of Object.entries(kinds)) {
@@ -63,6 +70,7 @@ for (const [name, kind] of Object.entries(kinds)) {
       lost("ZREM", "stamps", "orders", "orders(*)"),
       lost("HDEL", "fences", "epoch"),
       lost("HDEL", "fences", "barrier"),
+      ...name.includes("shards") ? [lostOf(1)("DEL", "meta"), lostOf(2)("DEL", "fences")] : [],
       () => command("SCRIPT", "FLUSH")
     ]
   })

@@ -72,6 +72,14 @@ export class Namespace {
     return this.shards[this.shards.length === 1 ? 0 : shardOf(fingerprint, this.shards.length)]
   }
 
+  /** How far each was seen: its own, and those that others use besides, as far as they were asked. */
+  get seen(): ReadonlyArray<LogicalClock | undefined> {
+    const own = this.shards.map(({ seen }) => seen)
+    return this.others.size === 0
+      ? own
+      : [...own, ...Array.from(this.others.values(), ({ seen }) => seen).filter((seen) => seen !== undefined)]
+  }
+
   /** One of all shards that anybody uses. */
   shardAt(index: number): Shard {
     if (index < this.shards.length) return this.shards[index]

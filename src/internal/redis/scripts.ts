@@ -102,7 +102,8 @@ export interface LookupArguments {
  * shapes of everything but hits are registered, at clocks not later than the one
  * returned: so a write that comes now finds them (had STORE registered them, a
  * write between the read and the store would find nothing to mark, and the stale
- * store would be accepted).
+ * store would be accepted). Of what is fenced or closed too: nobody stores it, but whoever
+ * reads it may want to hear of the next write, which tells of the shapes that are registered.
  *
  * A claim says whose it is to read what is no hit: `"yours"`, from now on a flight
  * under the token that was given; `"wait"`, since somebody else's flight is under way
@@ -219,7 +220,7 @@ for i = 1, count do
     outcome = { "miss", outcome }
     sweep(i)
   end
-  if outcome[1] == "miss" or outcome[1] == "stale" then missed[entry.set] = true end
+  if outcome[1] ~= "hit" then missed[entry.set] = true end
   outcomes[i] = outcome
 end
 if next(missed) then

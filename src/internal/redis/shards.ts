@@ -100,7 +100,8 @@ export interface Invalidated {
 
 /**
  * Invalidates in every shard that has not been `delivered` to before. All of them are asked, whatever one says: none
- * gives up what another one has done.
+ * gives up what another one has done. Answers with the clocks of those that others use besides, too: a session may go on
+ * there.
  */
 export const invalidateAll = Effect.fnUntraced(function*(
   namespace: Namespace,
@@ -108,6 +109,7 @@ export const invalidateAll = Effect.fnUntraced(function*(
   invalidate: (shard: Shard) => Effect.Effect<Invalidated, CacheError>
 ) {
   const own = namespace.shards.length
+  const others: Array<LogicalClock> = []
   const exits = yield* Effect.forEach(
     namespace.shards.filter(({ index }) => !delivered.has(index)),
     (shard) =>
@@ -116,7 +118,7 @@ export const invalidateAll = Effect.fnUntraced(function*(
           Effect.forEach(
             // Those that other processes use besides belong to the first one, which alone knows of them.
             Array.from({ length: shards - own }, (_, i) => namespace.shardAt(own + i)),
-            invalidate,
+            (other) => Effect.map(invalidate(other), ({ at }) => others.push(at)),
             { concurrency: "unbounded", discard: true }
           )
         ),
@@ -126,7 +128,7 @@ export const invalidateAll = Effect.fnUntraced(function*(
     { concurrency: "unbounded" }
   )
   for (const exit of exits) yield* exit
-  return namespace.shards.map(({ index }) => delivered.get(index)!)
+  return [...namespace.shards.map(({ index }) => delivered.get(index)!), ...others]
 })
 
 // How often the epoch may change while shards are opened.

@@ -372,7 +372,7 @@ export const make = (
     invalidate: (request) =>
       Shards.invalidateAll(namespaceOf(request.namespace), request.delivered, (shard) => invalidate(shard, request)),
     applied: () => undefined,
-    seen: (name) => namespaceOf(name).shards.map(({ seen }) => seen),
+    seen: (name) => namespaceOf(name).seen,
     changes: Stream.unwrap(Effect.map(redis.subscribe(channel), Stream.fromQueue)).pipe(
       Stream.mapError((error) => new CacheError({ operation: "subscribe", reason: Replies.reasonOf(error) })),
       Stream.mapEffect(({ message }) => {

@@ -44,25 +44,36 @@ export const make = ({ headOf, namespaceOf, redis, replicas, replied, run }: {
     )
   const putUp = replicas === 0 ? Script.run(redis, Scripts.fence) : fenceReplicated
 
-  /** In all shards at once. Those that other processes use besides belong to the first one, which alone knows of them. */
-  const inAll = <A extends { readonly at: LogicalClock; readonly shards: number }>(
+  /**
+   * In all shards at once, whatever one of them says. Those that other processes use besides belong to the first one,
+   * which alone knows of them.
+   */
+  const inAll = Effect.fnUntraced(function*<A extends { readonly at: LogicalClock; readonly shards: number }>(
     name: string,
     ask: (shard: Shard) => Effect.Effect<A, CacheError>
-  ): Effect.Effect<ReadonlyArray<A>, CacheError> => {
+  ) {
     const namespace = namespaceOf(name)
-    const told = (shard: Shard) => Effect.tap(ask(shard), ({ at }) => replied(shard, at))
     const own = namespace.shards.length
-    return Effect.forEach(namespace.shards, (shard) =>
-      Effect.flatMap(told(shard), (first) =>
-        Effect.map(
+    const answers: Array<A> = []
+    const told = (shard: Shard) =>
+      Effect.tap(ask(shard), (answer) => {
+        answers.push(answer)
+        return replied(shard, answer.at)
+      })
+    const exits = yield* Effect.forEach(
+      namespace.shards,
+      (shard) =>
+        Effect.exit(Effect.flatMap(told(shard), ({ shards }) =>
           Effect.forEach(
-            Array.from({ length: first.shards - own }, (_, i) => namespace.shardAt(own + i)),
+            Array.from({ length: shards - own }, (_, i) => namespace.shardAt(own + i)),
             told,
-            { concurrency: "unbounded" }
-          ),
-          (others) => [first, ...others]
-        )), { concurrency: "unbounded" }).pipe(Effect.map((all) => all.flat()))
-  }
+            { concurrency: "unbounded", discard: true }
+          ))),
+      { concurrency: "unbounded" }
+    )
+    for (const exit of exits) yield* exit
+    return answers
+  })
 
   return {
     fence: (request) =>

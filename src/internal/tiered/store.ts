@@ -184,7 +184,8 @@ export const make = (
       Effect.suspend(() => {
         table.invalidate(request)
         return Effect.map(shared.invalidate(request), (at) => {
-          wrote(request, at)
+          // Of shards that others use besides nothing is held.
+          wrote(request, at.slice(0, shared.shards))
           return at
         })
       }),
