@@ -174,9 +174,17 @@ export const strictMode: ReadonlyArray<Mutant> = [
     guard: "strict: who uses few shards puts up fences in all that others use",
     races: [between, numbers],
     file: "src/internal/redis/strictStore.ts",
-    find: "Array.from({ length: first.shards - own }",
-    replace: "Array.from({ length: 0 * first.shards * own }",
+    find: "Array.from({ length: shards - own }",
+    replace: "Array.from({ length: 0 * shards * own }",
     killedBy: ofShards("whoever uses fewer puts up fences")
+  },
+  {
+    guard: "strict: a fence that one shard has not taken is none",
+    races: [between, "a write has reached some shards only"],
+    file: "src/internal/redis/strictStore.ts",
+    find: "    for (const exit of exits) yield* exit\n",
+    replace: "",
+    killedBy: ofShards("a fence that one of them cannot take")
   },
   {
     guard: "strict: a shard that is cleared is behind its barrier",
