@@ -321,6 +321,20 @@ describe("TieredStore", () => {
       assert.strictEqual(yield* peeked(here, keyOf(namespace, "own")), undefined)
     }))
 
+  it.live("what messages alone have told is remembered: a Redis that went back behind it is noticed", () =>
+    Effect.gen(function*() {
+      const { here, key, namespace, redis, there } = yield* setUp(calm)
+      const [meta, stamps] = [`eqc:{${namespace}:0}:meta`, `eqc:{${namespace}:0}:stamps`]
+      yield* held(here, key, orders)
+      const before = yield* redis.send<string>("HGET", meta, "clk")
+      yield* there.invalidate(write(namespace, table("orders")))
+      yield* isGone(here, key)
+      // As when a data set is restored in place.
+      yield* redis.send("HSET", meta, "clk", before)
+      yield* redis.send("ZADD", stamps, "XX", "0", "orders", "0", "orders(*)")
+      assert.strictEqual((yield* here.lookup(key, orders))._tag, "Miss")
+    }))
+
   it.live("an own write is not served from when it is sent on, be its answer away", () =>
     Effect.gen(function*() {
       const { gate, here, key, namespace, other } = yield* setUp(calm)

@@ -219,6 +219,21 @@ layer(servers())("A write whose outcome is unknown", (it) => {
       }
     }).pipe(Effect.provide(proxied({ maxConnections: 1 }))))
 
+  it.effect("in a transaction of the base client that has written several things", () =>
+    Effect.gen(function*() {
+      const base = yield* Base
+      const { proxy, query, rename, sql } = yield* setUp
+      const orders = sql`SELECT count(*) FROM orders`.pipe(QueryCache.cached({ timeToLive: "1 hour" }))
+      yield* orders
+      yield* proxy.arm("COMMIT", "hold")
+      const writes = Effect.andThen(sql`DELETE FROM orders WHERE id = 10`, rename)
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(base.withTransaction(writes))))
+      assert.deepStrictEqual(yield* fates(Effect.andThen(query, orders)), ["bypass unserved", "bypass unserved"])
+      yield* proxy.release
+      yield* isVisible
+      yield* settles(query, augusta)
+    }).pipe(Effect.provide(proxied({ maxConnections: 1 }))))
+
   it.effect("a write that is interrupted while it waits for a connection has done nothing", () =>
     Effect.gen(function*() {
       const { query, rename, sql } = yield* setUp

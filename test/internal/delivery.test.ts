@@ -302,6 +302,20 @@ describe("the queue", () => {
       assert.strictEqual(counts.undelivered, 0)
     }))
 
+  it.effect("what an attempt tells late does not count for what was written after it", () =>
+    Effect.gen(function*() {
+      const { deliver, invalidations, set, unserved } = yield* setup
+      set("invalidate", fails)
+      yield* deliver(wroteOrders)
+      yield* deliver(wroteOrders)
+      // A shard answers the first one when it has long been given up.
+      invalidations[0]!.delivered!.set(0, { epoch: "1-epoch", clock: 7 })
+      set("invalidate", undefined)
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(unserved.isEmpty)
+      assert.strictEqual(invalidations.at(-1)!.delivered!.size, 0)
+    }))
+
   it.effect("holds writes to different rows of a table as one", () =>
     Effect.gen(function*() {
       const { counts, deliver, set, unserved } = yield* setup

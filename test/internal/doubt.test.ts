@@ -198,6 +198,21 @@ describe("a statement elsewhere", () => {
     )
   })
 
+  it("among others on its connection: what its backend has done may have been theirs", () => {
+    const rests = (millis: number) => seen(millis, { backends: [backend(1)] })
+    assert.deepStrictEqual(
+      ended(
+        { ...statement, isPipelined: true },
+        1000,
+        seen(1100, { backends: [busy(1)] }),
+        rests(1200),
+        rests(30_999),
+        rests(31_000)
+      ),
+      [false, false, false, true]
+    )
+  })
+
   it("what began before it was sent is something else, by the server's clock", () => {
     const ahead = (millis: number, ...backends: ReadonlyArray<Backend>) => ({
       ...at(millis, ...backends),

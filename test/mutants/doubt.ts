@@ -193,7 +193,7 @@ export const doubts: ReadonlyArray<Mutant> = [
     file: doubt,
     find: "if (server !== undefined && server !== seen.server) {",
     replace: "if (false) {",
-    killedBy: ofDoubt("a COMMIT on another server")
+    killedBy: ofDoubt("on another server all")
   },
   {
     guard: "what may be one or the other has ended when both have",
@@ -243,7 +243,7 @@ export const doubts: ReadonlyArray<Mutant> = [
     file: doubt,
     find: "if (pid !== undefined && seen.isDirect && !isPipelined) {",
     replace: "if (pid !== undefined && seen.isDirect) {",
-    killedBy: ofDoubt("a statement elsewhere|what began before")
+    killedBy: ofDoubt("among others on its connection")
   },
   {
     guard: "elsewhere a statement has half a minute to arrive",

@@ -226,14 +226,6 @@ export const sessions: ReadonlyArray<Mutant> = [
     )
   },
   {
-    guard: "session: a text is no longer than a token can be",
-    races: [madeUp],
-    file: places,
-    find: "  if (text.length > maxLength) return undefined\n",
-    replace: "",
-    killedBy: tokens("hostile texts")
-  },
-  {
     guard: "session: one text stands for one token",
     races: [madeUp],
     file: places,

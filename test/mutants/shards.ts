@@ -36,7 +36,7 @@ export const shards: ReadonlyArray<Mutant> = [
     find: "waiting.delivered = new Map([...waiting.delivered].filter(([shard]) => delivered.has(shard)))",
     replace:
       "for (const shard of [...waiting.delivered.keys()]) if (!delivered.has(shard)) waiting.delivered.delete(shard)",
-    killedBy: ofPrograms("what one shard has taken")
+    killedBy: by("test/internal/delivery.test.ts", "what an attempt tells late")
   },
   {
     guard: "shards: who uses few writes to all that others use",
@@ -88,19 +88,11 @@ export const shards: ReadonlyArray<Mutant> = [
     killedBy: ofShards("who uses few is told by whom uses more|what is recorded outlives")
   },
   {
-    guard: "shards: a message tells of a new epoch of the first one",
-    races: [numbers],
-    file: backplane,
-    find: "    shared.saw(message.namespace, message.shard, message)\n",
-    replace: "",
-    killedBy: ofShards("where the first shard has lost who uses how many")
-  },
-  {
     guard: "shards: each is served by its own beats",
     races: [node],
     file: coherence,
-    find: "if (!planes[shard].isFresh(nowMillis)) return planes.length > 1 && planeOf(key)!.isFresh(nowMillis)",
-    replace: "if (!planes[shard].isFresh(nowMillis)) return planes.some((plane) => plane.isFresh(nowMillis))",
+    find: "return planes.length > 1 && planeOf(key)!.isFresh(nowMillis)",
+    replace: "return planes.length > 1 && planes[0].isFresh(nowMillis)",
     killedBy: ofShards("a shard whose beats stay away")
   },
   {
@@ -110,21 +102,5 @@ export const shards: ReadonlyArray<Mutant> = [
     find: "?.planes[message.shard]\n",
     replace: "?.planes[0]\n",
     killedBy: ofShards("two levels over three shards")
-  },
-  {
-    guard: "shards: what is held is of the epoch of its own shard",
-    races: [node],
-    file: coherence,
-    find: "mayFill: (key, at) => planeOf(key)?.mayFill(at) === true,",
-    replace: "mayFill: () => true,",
-    killedBy: ofShards("two levels over three shards")
-  },
-  {
-    guard: "shards: an own write is applied at the clock of each",
-    races: [node, some],
-    file: coherence,
-    find: "          planes[shard].wrote(request, at)\n",
-    replace: "          if (shard === 0) planes[shard].wrote(request, at)\n",
-    killedBy: ofShards("own writes are not served")
   }
 ]

@@ -7,12 +7,14 @@ const reader = "src/internal/reader.ts"
 const redis = "src/internal/redis/store.ts"
 const ofStrict = (name: string) => by("test/strict/strict.test.ts", name)
 const ofReaders = (name: string) => by("test/strict/readers.test.ts", name)
+const ofShards = (name: string) => by("test/strict/shards.test.ts", name)
 const ofBarrier = (name: string) => by("test/strict/barrier.test.ts", name)
 
 const between = "a hit between a commit and its invalidation"
 const dies = "a writer dies between its commit"
 const lost = "fences are lost with all the rest"
 const joins = "a read joins a query from before another process' write"
+const numbers = "two numbers of shards at once"
 const otherwise = "a process keeps the namespace otherwise"
 
 export const strictMode: ReadonlyArray<Mutant> = [
@@ -167,5 +169,21 @@ export const strictMode: ReadonlyArray<Mutant> = [
     find: "strict === undefined ? nameOfEpoch : \"NONCE\"",
     replace: "\"NONCE\"",
     killedBy: ofBarrier("a bounded process over a strict|whose first word is")
+  },
+  {
+    guard: "strict: who uses few shards puts up fences in all that others use",
+    races: [between, numbers],
+    file: "src/internal/redis/strictStore.ts",
+    find: "Array.from({ length: first.shards - own }",
+    replace: "Array.from({ length: 0 * first.shards * own }",
+    killedBy: ofShards("whoever uses fewer puts up fences")
+  },
+  {
+    guard: "strict: a shard that is cleared is behind its barrier",
+    races: [lost, numbers],
+    file: redis,
+    find: "...Dependency.allTargets }, true)",
+    replace: "...Dependency.allTargets }, false)",
+    killedBy: ofShards("where it was forgotten")
   }
 ]

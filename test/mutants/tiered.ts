@@ -177,6 +177,14 @@ export const tiered: ReadonlyArray<Mutant> = [
     killedBy: tests("race 13\\)")
   },
   {
+    guard: "what messages tell is remembered",
+    races: ["Redis fails over, restarts"],
+    file: backplane,
+    find: "    shared.saw(message.namespace, message.shard, message)\n",
+    replace: "",
+    killedBy: tests("what messages alone have told")
+  },
+  {
     guard: "revalidation writes",
     races: [refuses],
     file: "src/internal/redis/coherence.ts",
