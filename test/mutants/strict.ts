@@ -174,8 +174,8 @@ export const strictMode: ReadonlyArray<Mutant> = [
     guard: "strict: who uses few shards puts up fences in all that others use",
     races: [between, numbers],
     file: "src/internal/redis/strictStore.ts",
-    find: "Array.from({ length: first.shards - own }",
-    replace: "Array.from({ length: 0 * first.shards * own }",
+    find: "Array.from({ length: shards - own }",
+    replace: "Array.from({ length: 0 * shards * own }",
     killedBy: ofShards("whoever uses fewer puts up fences")
   },
   {
