@@ -26,7 +26,7 @@ import type { Catalog } from "./catalog/model.ts"
 import { byName as markByName, bySchema as markBySchema, type Path } from "./catalog/reach.ts"
 import * as Source from "./catalog/source.ts"
 import type { Delivery } from "./delivery.ts"
-import type { Effects } from "./transactions.ts"
+import type { Effects } from "./effects.ts"
 
 /** What names mean for now, under one search_path. Another meaning is another object. */
 export interface Names {

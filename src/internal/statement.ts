@@ -34,6 +34,7 @@ import type * as QueryAnalyzer from "../QueryAnalyzer.ts"
 import * as QueryCache from "../QueryCache.ts"
 import { type Consulted, CurrentConsulted } from "./consulted.ts"
 import { Wire } from "./doubt/wire.ts"
+import { type Effects, writingOf } from "./effects.ts"
 import { type Engine, isBypassed, isUnserved } from "./engine.ts"
 import { type Form, type Forms, type Kind, type Plan, QueryKey } from "./forms.ts"
 import { FormTrie } from "./formTrie.ts"
@@ -42,7 +43,7 @@ import { isScalar, localKey } from "./parameters.ts"
 import { isFresh, type Reading } from "./reading.ts"
 import { StoredRows } from "./rows.ts"
 import type { Point } from "./session.ts"
-import { appliedScope, type Effects, writingOf } from "./transactions.ts"
+import { appliedScope } from "./transactions.ts"
 
 /** What the statements of a client share. */
 export interface Decoration {

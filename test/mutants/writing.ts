@@ -64,7 +64,7 @@ export const writing: ReadonlyArray<Mutant> = [
   {
     guard: "a transaction that is open when its connection is given back is rolled back",
     races: [uncommitted, rolledBack],
-    file: transactions,
+    file: "src/internal/reserved.ts",
     find: "Effect.matchCauseEffect(connection.executeUnprepared(\"ROLLBACK\", [], undefined), {",
     replace: "Effect.matchCauseEffect(Effect.void, {",
     killedBy: ofTransactions("on a reserved connection, unfinished")
@@ -306,7 +306,7 @@ export const writing: ReadonlyArray<Mutant> = [
   {
     guard: "so may a statement on a reserved connection",
     races: [waited],
-    file: transactions,
+    file: "src/internal/reserved.ts",
     find: "Effect.andThen(transactions.settle(exit, writing, wire, { _tag: \"Statement\" }), overtaken)",
     replace: "transactions.settle(exit, writing, wire, { _tag: \"Statement\" })",
     killedBy: ofKnowing("a write that waits")
@@ -314,7 +314,7 @@ export const writing: ReadonlyArray<Mutant> = [
   {
     guard: "so may a transaction that was begun by hand on one",
     races: [waited],
-    file: transactions,
+    file: "src/internal/reserved.ts",
     find: "wire, { _tag: \"Commit\" }),\n                ended\n",
     replace: "wire, { _tag: \"Commit\" }),\n                Effect.void\n",
     killedBy: ofKnowing("a write that waits")
@@ -331,7 +331,7 @@ export const writing: ReadonlyArray<Mutant> = [
   {
     guard: "settings that stay on a reserved connection end what is served",
     races: ["a setting is left behind on the pool"],
-    file: transactions,
+    file: "src/internal/reserved.ts",
     find: ": naming.leave({ settings: [...settings.values()], temporary: [] })",
     replace: ": Effect.void",
     killedBy: by("test/client/sessions.test.ts", "on a reserved connection")
@@ -339,7 +339,7 @@ export const writing: ReadonlyArray<Mutant> = [
   {
     guard: "a parameter that was changed before it was sent says nothing of the rows",
     races: ["a parameter changed between looking at it"],
-    file: transactions,
+    file: "src/internal/effects.ts",
     find: "answered: (answer) => key !== undefined && localKey(parameters) === key ? narrowed(answer) : targets",
     replace: "answered: (answer) => key !== undefined ? narrowed(answer) : targets",
     killedBy: by("test/client/rows.test.ts")
@@ -347,7 +347,7 @@ export const writing: ReadonlyArray<Mutant> = [
   {
     guard: "a parameter that can be changed says nothing until the write has answered",
     races: ["a parameter changed between looking at it"],
-    file: transactions,
+    file: "src/internal/effects.ts",
     find: "if (parameters.every(isFixedValue)) return {",
     replace: "if (isFixedValue(1)) return {",
     killedBy: by("test/client/rows.test.ts")
