@@ -237,7 +237,11 @@ const ofReplica: { readonly [name: string]: ReadonlyArray<Check> } = {
 const half = () => 0.5
 
 const endures = Effect.fnUntraced(function*(
-  make: Effect.Effect<Topology & { readonly current: () => Server }, never, Scope.Scope>,
+  make: Effect.Effect<
+    Topology & { readonly current: () => Server; readonly replica?: () => Server },
+    never,
+    Scope.Scope
+  >,
   faultOf: (topology: Topology, faults: ReadonlyArray<Fault>) => Fault | undefined,
   checks: ReadonlyArray<Check>
 ) {
@@ -254,6 +258,10 @@ const endures = Effect.fnUntraced(function*(
     )
     yield* leave
     yield* server().command("SET", "kept", "1")
+    if (topology.replica !== undefined) {
+      const { command } = topology.replica()
+      yield* until("a replica that has it", Effect.map(command("EXISTS", "kept"), (count) => count === 1))
+    }
     yield* server().command("EVAL", "return 1", "0")
     const saw = yield* witness(connection.url, server)
     yield* until("a witness", saw.isWell)
