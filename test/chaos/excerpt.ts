@@ -6,20 +6,22 @@ import type { Event } from "./history.ts"
 const marginMicros = 300_000
 const maxLines = 60
 
-export const excerpt = (history: () => Iterable<Event>, { event, register, rule, since, what }: Violation): string => {
+export const excerpt = (history: () => Iterable<Event>, violation: Violation): string => {
+  const { event, rule, since, what } = violation
+  const registers = registersOf(violation)
   const to = timesOf(event)[1]
   const from = (since ?? timesOf(event)[0]) - marginMicros
   // Versions are known when a write has ended, so its beginning is found by its name.
   const named = new Set<string>()
   for (const each of history()) {
-    if (each.type === "written" && each.end >= from && each.end <= to + marginMicros && tellsOf(each, register)) {
+    if (each.type === "written" && each.end >= from && each.end <= to + marginMicros && tellsOf(each, registers)) {
       named.add(each.id)
     }
   }
   const lines: Array<readonly [time: number, line: string]> = []
   for (const each of history()) {
     const [begin, end] = timesOf(each)
-    if (end < from || begin > to + marginMicros || !concerns(each, event, register, named)) continue
+    if (end < from || begin > to + marginMicros || !concerns(each, event, registers, named)) continue
     lines.push([end, `${((end - to) / 1000).toFixed(3).padStart(11)} ms  ${each.process.padEnd(6)} ${tell(each)}`])
   }
   lines.sort(([a], [b]) => a - b)
@@ -45,20 +47,23 @@ const timesOf = (event: Event): readonly [begin: number, end: number] => {
   }
 }
 
-const tellsOf = (event: Event, register: string | undefined): boolean =>
-  register !== undefined && (
-    (event.type === "written" && event.versions.some(([name]) => name === register)) ||
-    (event.type === "read" && event.seen.some(([name]) => name === register))
-  )
+/** What it is about: of a sum whatever it adds up. */
+const registersOf = ({ event, register }: Violation): ReadonlySet<string> =>
+  new Set(register !== undefined ? [register] : event.type === "read" ? event.sum?.of : undefined)
 
-const concerns = (event: Event, of: Event, register: string | undefined, named: ReadonlySet<string>): boolean => {
+const tellsOf = (event: Event, registers: ReadonlySet<string>): boolean =>
+  (event.type === "written" && event.versions.some(([name]) => registers.has(name))) ||
+  (event.type === "read" &&
+    (event.seen.some(([name]) => registers.has(name)) || event.sum?.of.some((name) => registers.has(name)) === true))
+
+const concerns = (event: Event, of: Event, registers: ReadonlySet<string>, named: ReadonlySet<string>): boolean => {
   switch (event.type) {
     case "write":
     case "committing":
     case "written":
       return named.has(event.id)
     case "read":
-      return event.process === of.process && (event.begin === timesOf(of)[0] || tellsOf(event, register))
+      return event.process === of.process && (event.begin === timesOf(of)[0] || tellsOf(event, registers))
     case "queue":
       return event.undelivered > 0
     default:
