@@ -286,6 +286,8 @@ layer(servers, { excludeTestServices: true })("who keeps a namespace how", (it) 
       // Nobody takes it over: rolled back.
       assert.strictEqual(yield* codeOf(rename(writer, "Augusta")), "fence-failed")
       yield* noFences
+      // Else it waits for others that want the same.
+      yield* server.command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
       const replica = yield* TestRedis.makeServer({ replicaof: `127.0.0.1 ${server.port}` })
       yield* eventually(
         "in step",
