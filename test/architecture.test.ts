@@ -15,6 +15,8 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
     "internal/anyTransaction",
     "internal/apart",
     "internal/consulted",
+    "internal/epoch",
+    "internal/nonces",
     "internal/options",
     "internal/places",
     "internal/session"

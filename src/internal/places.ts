@@ -19,6 +19,7 @@
  */
 import * as Equal from "effect/Equal"
 import * as Hash from "effect/Hash"
+import * as Epoch from "./epoch.ts"
 
 /** A clock, as stores tell it. */
 export interface At {
@@ -116,8 +117,8 @@ const markOf = ({ clock, epoch }: At): Mark => {
   return { order: order === undefined ? -1 : Number(order), hash: hashOf(epoch), clock }
 }
 
-// The end of an epoch tells its shard: internal/redis/scripts.ts.
-const shardOf = ({ epoch }: At): number => Number(/@(\d{1,3})$/.exec(epoch)?.[1] ?? 0)
+// A store without shards has one.
+const shardOf = ({ epoch }: At): number => Epoch.shardOf(epoch) || 0
 
 /** Whether what is valid at a clock reflects everything that was invalidated up to the marks. */
 export const reflects = (marks: Place["marks"], at: At): boolean => {

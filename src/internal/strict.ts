@@ -31,6 +31,7 @@ import * as Statement from "effect/sql/Statement"
 import { type CacheError, StrictWriteError } from "../CacheError.ts"
 import type { Bypass, CacheStore, Closed, ExpiredFence } from "../CacheStore.ts"
 import type * as Dependency from "../Dependency.ts"
+import { makeNonces } from "./nonces.ts"
 import type { StoreHealth } from "./storeHealth.ts"
 import type { Tally } from "./tally.ts"
 
@@ -63,13 +64,6 @@ const longestPauseMillis = 1000
 /** From then on a barrier is spoken of. */
 const longMillis = 5000
 
-// No two processes draw the same 128 bits.
-const makeTokens = (): () => string => {
-  const process = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0"))
-  let count = 0
-  return () => `${process.join("")}.${(count++).toString(36)}`
-}
-
 export const make = Effect.fnUntraced(function*(options: {
   readonly client: PgClient.PgClient
   readonly namespace: string
@@ -80,7 +74,7 @@ export const make = Effect.fnUntraced(function*(options: {
 }): Effect.fn.Return<Strict | undefined, never, Scope.Scope> {
   const { client, health, namespace, store: { strict }, tally, timeoutMillis } = options
   if (strict === undefined) return undefined
-  const tokens = makeTokens()
+  const tokens = makeNonces()
   const background = yield* Effect.scope
   const run = Effect.runForkWith(yield* Effect.context<never>())
   const fork = (effect: Effect.Effect<void>) => {

@@ -17,8 +17,8 @@ export const shards: ReadonlyArray<Mutant> = [
     guard: "shards: an invalidation that one shard lacks has failed",
     races: [some],
     file: shardsFile,
-    find: "  for (const exit of exits) yield* exit\n",
-    replace: "",
+    find: "for (const exit of exits) answers.push(yield* exit)",
+    replace: "for (const exit of exits) if (exit._tag === \"Success\") answers.push(exit.value)",
     killedBy: ofShards("one shard that is away")
   },
   {
@@ -42,8 +42,8 @@ export const shards: ReadonlyArray<Mutant> = [
     guard: "shards: who uses few writes to all that others use",
     races: [numbers],
     file: shardsFile,
-    find: "Array.from({ length: shards - own }, (_, i) => namespace.shardAt(own + i)),\n            (other)",
-    replace: "Array.from({ length: 0 * shards * own }, (_, i) => namespace.shardAt(own + i)),\n            (other)",
+    find: "Array.from({ length: answer.shards - own }",
+    replace: "Array.from({ length: 0 * answer.shards * own }",
     killedBy: ofShards("who uses few writes to all")
   },
   {

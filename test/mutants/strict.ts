@@ -173,17 +173,17 @@ export const strictMode: ReadonlyArray<Mutant> = [
   {
     guard: "strict: who uses few shards puts up fences in all that others use",
     races: [between, numbers],
-    file: "src/internal/redis/strictStore.ts",
-    find: "Array.from({ length: shards - own }",
-    replace: "Array.from({ length: 0 * shards * own }",
+    file: "src/internal/redis/shards.ts",
+    find: "Array.from({ length: answer.shards - own }",
+    replace: "Array.from({ length: 0 * answer.shards * own }",
     killedBy: ofShards("whoever uses fewer puts up fences")
   },
   {
     guard: "strict: a fence that one shard has not taken is none",
     races: [between, "a write has reached some shards only"],
-    file: "src/internal/redis/strictStore.ts",
-    find: "    for (const exit of exits) yield* exit\n",
-    replace: "",
+    file: "src/internal/redis/shards.ts",
+    find: "for (const exit of exits) answers.push(yield* exit)",
+    replace: "for (const exit of exits) if (exit._tag === \"Success\") answers.push(exit.value)",
     killedBy: ofShards("a fence that one of them cannot take")
   },
   {

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { CacheStore, LogicalClock } from "../../src/CacheStore.ts"
-import { orderOf } from "../../src/internal/redis/prelude.ts"
+import { orderOf } from "../../src/internal/epoch.ts"
 
 type Service = CacheStore["Service"]
 

@@ -3,7 +3,7 @@
  */
 import type { CacheKey, LogicalClock } from "../../CacheStore.ts"
 import type { DependencySet } from "../../Dependency.ts"
-import { orderOf } from "./prelude.ts"
+import { orderOf } from "../epoch.ts"
 import * as Wire from "./wire.ts"
 
 /** In which epoch of the first shard the others may be used (shards.ts). */
@@ -114,13 +114,4 @@ export class Sets {
     }
     return index
   }
-}
-
-// An epoch never repeats: no two processes draw the same 128 bits, no process counts a number twice, and the shard is
-// added to it.
-export const makeNonces = (): () => string => {
-  const bytes = crypto.getRandomValues(new Uint8Array(16))
-  const process = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
-  let count = 0
-  return () => `${process}.${(count++).toString(36)}`
 }

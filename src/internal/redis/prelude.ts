@@ -13,9 +13,6 @@ export interface Head {
   readonly namespace: string
 }
 
-/** The order of an epoch. */
-export const orderOf = (epoch: string): number => Number(epoch.slice(0, epoch.indexOf("-")))
-
 export const headOf = (
   head: Head
 ): ReadonlyArray<string | number> => [head.nonce, head.seenEpoch, head.seenClock, head.channel, head.namespace]

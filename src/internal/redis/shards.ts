@@ -99,36 +99,58 @@ export interface Invalidated {
 }
 
 /**
- * Invalidates in every shard that has not been `delivered` to before. All of them are asked, whatever one says: none
- * gives up what another one has done. Answers with the clocks of those that others use besides, too: a session may go on
- * there.
+ * Asks several shards at once, and with the first one, which alone knows of them, those that other processes use besides.
+ * All of them are asked, whatever one says: none gives up what another one has done. `done` is told of each that has
+ * answered, its company included.
+ */
+export const inAll = Effect.fnUntraced(function*<A extends { readonly shards: number }>(
+  namespace: Namespace,
+  shards: ReadonlyArray<Shard>,
+  ask: (shard: Shard) => Effect.Effect<A, CacheError>,
+  done: (shard: Shard, answer: A) => void = () => {}
+) {
+  const own = namespace.shards.length
+  const exits = yield* Effect.forEach(
+    shards,
+    (shard) =>
+      Effect.exit(Effect.flatMap(ask(shard), (answer) =>
+        Effect.map(
+          Effect.forEach(
+            Array.from({ length: answer.shards - own }, (_, i) => namespace.shardAt(own + i)),
+            ask,
+            { concurrency: "unbounded" }
+          ),
+          (others) => {
+            done(shard, answer)
+            return { answer, others }
+          }
+        ))),
+    { concurrency: "unbounded" }
+  )
+  const answers: Array<{ readonly answer: A; readonly others: ReadonlyArray<A> }> = []
+  for (const exit of exits) answers.push(yield* exit)
+  return answers
+})
+
+/**
+ * Invalidates in every shard that has not been `delivered` to before. Answers with the clocks of those that others use
+ * besides, too: a session may go on there.
  */
 export const invalidateAll = Effect.fnUntraced(function*(
   namespace: Namespace,
   delivered: Map<number, LogicalClock> = new Map(),
   invalidate: (shard: Shard) => Effect.Effect<Invalidated, CacheError>
 ) {
-  const own = namespace.shards.length
-  const others: Array<LogicalClock> = []
-  const exits = yield* Effect.forEach(
+  const answers = yield* inAll(
+    namespace,
     namespace.shards.filter(({ index }) => !delivered.has(index)),
-    (shard) =>
-      invalidate(shard).pipe(
-        Effect.tap(({ shards }) =>
-          Effect.forEach(
-            // Those that other processes use besides belong to the first one, which alone knows of them.
-            Array.from({ length: shards - own }, (_, i) => namespace.shardAt(own + i)),
-            (other) => Effect.map(invalidate(other), ({ at }) => others.push(at)),
-            { concurrency: "unbounded", discard: true }
-          )
-        ),
-        Effect.tap(({ at }) => Effect.sync(() => delivered.set(shard.index, at))),
-        Effect.exit
-      ),
-    { concurrency: "unbounded" }
+    invalidate,
+    ({ index }, { at }) => delivered.set(index, at)
   )
-  for (const exit of exits) yield* exit
-  return [...namespace.shards.map(({ index }) => delivered.get(index)!), ...others]
+  return [
+    ...namespace.shards.map(({ index }) => delivered.get(index)!),
+    ...answers.flatMap(({ others }) => others.map(({ at }) => at))
+  ]
 })
 
 // How often the epoch may change while shards are opened.

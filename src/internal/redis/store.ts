@@ -20,10 +20,12 @@ import type {
   StoreRequest
 } from "../../CacheStore.ts"
 import * as Dependency from "../../Dependency.ts"
+import * as Epoch from "../epoch.ts"
+import { makeNonces } from "../nonces.ts"
 import * as Coalesce from "./coalesce.ts"
 import * as Coherence from "./coherence.ts"
 import type { Layout } from "./layouts.ts"
-import { makeNonces, Namespace, Sets, type Shard } from "./namespace.ts"
+import { Namespace, Sets, type Shard } from "./namespace.ts"
 import { type Head, isStrict as isStrictEpoch, strictMark } from "./prelude.ts"
 import * as Replies from "./replies.ts"
 import * as Script from "./script.ts"
@@ -109,6 +111,7 @@ export const make = (
   const runOpen = Script.run(redis, isStrict ? Shards.openStrict : Shards.open)
   const keysOf = ({ keys }: Shard) => isStrict ? keys.strict : keys.metadata
   const writableOf = ({ keys }: Shard) => isStrict ? keys.strict : keys.writable
+  // An epoch never repeats: it is named by the nonce of what began it, and its shard.
   const nonces = makeNonces()
   const namespaces = new Map<string, Namespace>()
 
@@ -347,7 +350,7 @@ export const make = (
       const namespace = namespaceOf(name)
       return hold(requests.map((request) => ({
         ...request,
-        shard: namespace.shardAt(Wire.shardOfEpoch(request.at.epoch))
+        shard: namespace.shardAt(Epoch.shardOf(request.at.epoch))
       })))
     },
     beat: (name, index) => {

@@ -5,10 +5,12 @@ import * as Effect from "effect/Effect"
 import type * as Redis from "effect/persistence/Redis"
 import { type CacheError, WriteRefused } from "../../CacheError.ts"
 import type { LogicalClock, Strict } from "../../CacheStore.ts"
+import * as Epoch from "../epoch.ts"
 import type { Namespace, Shard } from "./namespace.ts"
 import type { Head } from "./prelude.ts"
 import * as Replies from "./replies.ts"
 import * as Script from "./script.ts"
+import * as Shards from "./shards.ts"
 import * as Scripts from "./strictScripts.ts"
 import * as Wire from "./wire.ts"
 
@@ -44,36 +46,17 @@ export const make = ({ headOf, namespaceOf, redis, replicas, replied, run }: {
     )
   const putUp = replicas === 0 ? Script.run(redis, Scripts.fence) : fenceReplicated
 
-  /**
-   * In all shards at once, whatever one of them says. Those that other processes use besides belong to the first one,
-   * which alone knows of them.
-   */
-  const inAll = Effect.fnUntraced(function*<A extends { readonly at: LogicalClock; readonly shards: number }>(
+  const inAll = <A extends { readonly at: LogicalClock; readonly shards: number }>(
     name: string,
     ask: (shard: Shard) => Effect.Effect<A, CacheError>
-  ) {
+  ) => {
     const namespace = namespaceOf(name)
-    const own = namespace.shards.length
-    const answers: Array<A> = []
-    const told = (shard: Shard) =>
-      Effect.tap(ask(shard), (answer) => {
-        answers.push(answer)
-        return replied(shard, answer.at)
-      })
-    const exits = yield* Effect.forEach(
+    return Shards.inAll(
+      namespace,
       namespace.shards,
-      (shard) =>
-        Effect.exit(Effect.flatMap(told(shard), ({ shards }) =>
-          Effect.forEach(
-            Array.from({ length: shards - own }, (_, i) => namespace.shardAt(own + i)),
-            told,
-            { concurrency: "unbounded", discard: true }
-          ))),
-      { concurrency: "unbounded" }
+      (shard) => Effect.tap(ask(shard), ({ at }) => replied(shard, at))
     )
-    for (const exit of exits) yield* exit
-    return answers
-  })
+  }
 
   return {
     fence: (request) =>
@@ -87,7 +70,7 @@ export const make = ({ headOf, namespaceOf, redis, replicas, replied, run }: {
             return Replies.fenced(reply, head.nonce)
           })
         }),
-        (all) => all.flatMap(({ expired }) => expired)
+        (all) => all.flatMap(({ answer, others }) => [answer, ...others].flatMap(({ expired }) => expired))
       ),
     // One that has expired in one shard may stand in the others too.
     resolve: (name, token, verdict) =>
@@ -98,7 +81,7 @@ export const make = ({ headOf, namespaceOf, redis, replicas, replied, run }: {
       })),
     barrier: (name, barrier) =>
       Effect.suspend(() => {
-        const shard = namespaceOf(name).shardAt(Wire.shardOfEpoch(barrier.epoch))
+        const shard = namespaceOf(name).shardAt(Epoch.shardOf(barrier.epoch))
         const head = headOf(shard)
         return Effect.flatMap(
           run(

@@ -12,6 +12,7 @@ import { sha3_256 } from "@noble/hashes/sha3.js"
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js"
 import type { InvalidateRequest, Invalidation, LogicalClock } from "../../CacheStore.ts"
 import * as Dependency from "../../Dependency.ts"
+import * as Epoch from "../epoch.ts"
 
 // Stamps that begin with `~` are taken: by escaped ones, and by the sentinel.
 const unsafeStamp = /^~|^$|[\u0000-\u001f]|\p{Surrogate}/u
@@ -176,9 +177,6 @@ export const tables = (request: InvalidateRequest): ReadonlyArray<string> => {
   return [...found]
 }
 
-/** The shard whose epoch this is: the last thing it says. `NaN` of what is no epoch. */
-export const shardOfEpoch = (epoch: string): number => Number(/@(\d{1,4})$/.exec(epoch)?.[1])
-
 /** A process asks how far it has heard: behind all invalidations that were acknowledged before it asked. */
 export interface Beat extends LogicalClock {
   readonly namespace: string
@@ -191,7 +189,7 @@ export interface Beat extends LogicalClock {
 export const message = (text: string): Invalidation | Beat | undefined => {
   const [version, name, epoch, clock, kind, ...rest] = text.split("\t")
   if (version !== "1" || !epoch || !/^\d{1,16}$/.test(clock ?? "")) return undefined
-  const shard = shardOfEpoch(epoch)
+  const shard = Epoch.shardOf(epoch)
   if (!(shard >= 0)) return undefined
   const head = { namespace: nameBack(name), shard, epoch, clock: Number(clock) }
   if (kind === "b") return rest.length === 1 ? { ...head, nonce: rest[0] } : undefined

@@ -34,8 +34,8 @@
 import type * as Clock from "effect/Clock"
 import type * as CacheStore from "../../CacheStore.ts"
 import * as Dependency from "../../Dependency.ts"
+import { orderOf } from "../epoch.ts"
 import type { MemoryTable } from "../memoryTable.ts"
-import { orderOf } from "../redis/prelude.ts"
 import * as Wire from "../redis/wire.ts"
 import type { Changes } from "./changes.ts"
 
